@@ -42,7 +42,6 @@ from typing import (
 )
 
 from py4j.protocol import Py4JJavaError
-from pyspark import SparkConf
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -495,25 +494,36 @@ log4j.logger.org.apache.spark.api.python.PythonGatewayServer=OFF
 
 def start_session(config: Config) -> SparkSession:
     """Start Spark, quietly; raises UsageError where there is no Java that it accepts."""
-    conf = SparkConf(loadDefaults=False)
-    conf.setAppName("sparkify-etl").setAll(list(FIXED_CONF.items()))
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit
+    if on_a_laptop():
         find_java()
         offer_credentials(config.aws, os.environ)
-        conf.setAll(list(LAPTOP_CONF.items()))
-        if not config.verbose:
-            conf.set("spark.driver.extraJavaOptions", quiet_options(tempfile.mkdtemp()))
-        conf.set("spark.ui.showConsoleProgress", str(sys.stderr.isatty()).lower())
     builder = SparkSession.builder
-    for key, value in conf.getAll():
-        builder = builder.config(key, value)
-    try:
-        spark = builder.getOrCreate()
-    except Exception as error:
-        raise UsageError("Spark did not start: %s" % root_cause(error)) from error
+    with tempfile.TemporaryDirectory() as folder:  # needed while Spark starts
+        for key, value in session_conf(config, folder).items():
+            builder = builder.config(key, value)
+        try:
+            spark = builder.getOrCreate()
+        except Exception as error:
+            raise UsageError("Spark did not start: %s" % root_cause(error)) from error
     if not config.verbose:
         spark.sparkContext.setLogLevel("OFF")
     return spark
+
+
+def on_a_laptop() -> bool:
+    """Whether Python starts Spark, rather than spark-submit, which has set up what its cluster needs."""
+    return "PYSPARK_GATEWAY_PORT" not in os.environ
+
+
+def session_conf(config: Config, folder: str) -> Dict[str, str]:
+    """The configuration of the session; writes what it refers to into a folder."""
+    conf = dict(FIXED_CONF, **{"spark.app.name": "sparkify-etl"})
+    if on_a_laptop():
+        conf.update(LAPTOP_CONF)
+        conf["spark.ui.showConsoleProgress"] = str(sys.stderr.isatty()).lower()
+        if not config.verbose:
+            conf["spark.driver.extraJavaOptions"] = quiet_options(folder)
+    return conf
 
 
 def offer_credentials(aws: Secrets, env: MutableMapping[str, str]) -> None:
@@ -985,7 +995,7 @@ def violations(tables: Mapping[str, DataFrame]) -> DataFrame:
     In: the five tables by name. Out: rule, failures (bigint), examples (array of up to two keys);
     no row where all is well. One Spark job, whatever the number of rules.
     """
-    found = [check(name, tables) for name in TABLES for check in (broken_rows, repeated_keys)]
+    found = [broken_rows(name, tables) for name in TABLES]
     found += [dangling(name, reference, tables) for name in TABLES for reference in TABLES[name].references]
     union = found[0]
     for frame in found[1:]:
@@ -995,19 +1005,16 @@ def violations(tables: Mapping[str, DataFrame]) -> DataFrame:
 
 
 def broken_rows(name: str, tables: Mapping[str, DataFrame]) -> DataFrame:
-    """The rows with a null where none may be or a value that is not accepted. Out: rule, example."""
+    """The keys that several rows share, or whose row holds a null where none may be or a value that
+    is not accepted; all in one pass. Out: rule, example.
+    """
     table = TABLES[name]
     conditions = ["%s is not null" % column for column in (table.key,) + table.required] + list(table.accepted)
-    flags = [F.when(~F.coalesce(F.expr(c), F.lit(False)), F.lit("%s: %s" % (name, c))) for c in conditions]
-    rules = tables[name].select(F.explode(F.array(*flags)).alias("rule"), example(table.key))
-    return rules.where("rule is not null")
-
-
-def repeated_keys(name: str, tables: Mapping[str, DataFrame]) -> DataFrame:
-    """The keys that several rows share. Out: rule, example."""
-    key = TABLES[name].key
-    repeated = tables[name].groupBy(key).agg(F.count(F.lit(1)).alias("rows")).where("rows > 1")
-    return repeated.select(F.lit("%s: %s is unique" % (name, key)).alias("rule"), example(key))
+    holds = [F.min(F.coalesce(F.expr(condition), F.lit(False))) for condition in conditions]
+    rules = dict(zip(["%s is unique" % table.key] + conditions, [F.count(F.lit(1)) == 1] + holds))
+    flags = [F.when(~kept, F.lit("%s: %s" % (name, rule))) for rule, kept in rules.items()]
+    found = tables[name].groupBy(table.key).agg(F.array(*flags).alias("rules"))
+    return found.select(F.explode("rules").alias("rule"), example(table.key)).where("rule is not null")
 
 
 def dangling(name: str, reference: Tuple[str, str, str], tables: Mapping[str, DataFrame]) -> DataFrame:
@@ -1308,6 +1315,7 @@ class Run:
         self.spark, self.config, self.progress = spark, config, progress
         self.store = Store(spark, config.output)
         self.inputs: Dict[str, DataFrame] = {}  # as staged
+        self.tables: Dict[str, DataFrame] = {}  # as built
         self.started = datetime.datetime.now(datetime.timezone.utc)
         self.run_id = self.started.strftime("%Y%m%dT%H%M%SZ-") + uuid.uuid4().hex[:6]
         self.report: Dict[str, Any] = {
@@ -1407,21 +1415,21 @@ class Run:
             "time": time(events),
             "songplays": songplays(events, records),
         }
+        # Reading songs back from a file for each artist and year would take longer than writing them.
+        frames["songs"].persist()
         for name in TABLES:
             files = F.lit(1) if name == "songs" else files_by_month(plays)
+            path = self.staged("tables", name)
             with self.progress.step("build " + name):
-                load(frames[name], name, self.staged("tables", name), files)
-
-    def built(self, name: str) -> DataFrame:
-        """A table as this run has written it."""
-        return self.spark.read.schema(TABLES[name].columns).parquet(self.staged("tables", name))
+                load(frames[name], name, path, files)
+            written = self.spark.read.schema(TABLES[name].columns).parquet(path)
+            self.tables[name] = frames[name] if name == "songs" else written
 
     def check(self, song_counts: Sequence[Any], event_counts: Sequence[Any]) -> None:
         """Check what is about to be published; raises DataError naming rule, count and examples."""
         with self.progress.step("check") as step:
-            tables = {name: self.built(name) for name in TABLES}
-            broken = violations(tables).orderBy("rule").collect()
-            counts = {row["name"]: row for row in totals(tables).collect()}
+            broken = violations(self.tables).orderBy("rule").collect()
+            counts = {row["name"]: row for row in totals(self.tables).collect()}
             self.count(song_counts, event_counts, counts)
             step["note"] = "%d rules" % number_of_rules()
         if broken:
