@@ -229,7 +229,7 @@ SETTINGS = (
     Setting(
         "max_bad_percent",
         "PROJECT",
-        "the run fails when more of an input's records are bad",
+        "the run fails when more than this share of an input's records is bad",
         {"": "5"},
     ),
 )
@@ -262,6 +262,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; argparse itself exits with 2 and a sentence on wrong usage."""
     parser = argparse.ArgumentParser(
         prog="etl.py",
+        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Turn song metadata and event logs (JSON) into the five tables of the Sparkify"
         " data lake:\nsongplays, users, songs, artists and time, as parquet.",
@@ -269,10 +270,14 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--config", metavar="FILE", help="configuration file (default: dl.cfg here or beside etl.py)")
     for setting in SETTINGS:
-        flag, metavar = "--" + setting.name.replace("_", "-"), setting.name.split("_")[-1].upper()
+        metavar = "FOLDER" if setting.section == "MODE" else setting.name.split("_")[-1].upper()
+        flag = "--" + setting.name.replace("_", "-")
         parser.add_argument(flag, metavar=metavar, help=setting.help + default_text(setting))
     parser.add_argument("--verbose", action="store_true", help="Spark's own log and stack traces")
-    return parser.parse_args(argv)
+    options, unknown = parser.parse_known_args(argv)
+    if unknown:  # names only: a value may be a secret that was given in good faith
+        parser.error("unknown option: %s" % unknown[0].split("=")[0])
+    return options
 
 
 HELP_EPILOG = """\
@@ -358,7 +363,7 @@ def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
     here = os.path.dirname(os.path.abspath(path or __file__))
     for setting in SETTINGS:
         if setting.section == "MODE":
-            given = getattr(flags, setting.name) or env.get(setting.name.upper())
+            given = getattr(flags, setting.name) or env.get(setting.name.upper(), "").strip()
             found[setting.name] = absolute(found[setting.name], os.getcwd() if given else here)
     percent = number_between(found["max_bad_percent"], "max_bad_percent", 0, 100)
     aws = Secrets({key: values["AWS", key] for key in AWS_KEYS if ("AWS", key) in values})
@@ -378,7 +383,7 @@ def lookup(
     section = mode if setting.section == "MODE" else setting.section
     name = setting.name.upper()
     default = setting.default.get(mode) or setting.default.get("", "")
-    return getattr(flags, setting.name) or env.get(name) or values.get((section, name)) or default
+    return getattr(flags, setting.name) or env.get(name, "").strip() or values.get((section, name)) or default
 
 
 def number_between(text: str, name: str, low: float, high: float) -> float:
