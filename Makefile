@@ -6,10 +6,11 @@ SPARK4 := .venv-spark4
 EMR := .venv-emr
 EMR_SETUP ?= ../shared/emr-5.30.0/setup.sh
 LAKE ?= lake
+KEEP_LAKES ?= build/lakes
 
 # Another Spark, or another Python's packages, must not leak in from the caller's environment
 unexport SPARK_HOME SPARK_CONF_DIR PYTHONPATH PYTHONHOME PYSPARK_DRIVER_PYTHON
-export LAKE PYTHON
+export LAKE PYTHON KEEP_LAKES
 
 # $(call spark,ENVIRONMENT,FIND_JAVA): shell code that lets the Python of an environment start Spark with a Java that fits
 spark = JAVA_HOME="$$($(2))" && export JAVA_HOME PYSPARK_PYTHON="$(CURDIR)/$(1)/bin/python" && "$$PYSPARK_PYTHON"
@@ -20,7 +21,7 @@ spark4 = $(call spark,$(SPARK4),.ci/java.sh -m jdk.incubator.vector 17 21 25)
 usable = $(if $(shell $(1)/bin/python -c '' 2>&1 || echo no),FORCE)
 
 .DEFAULT_GOAL := help
-.PHONY: help run query test test-emr test-spark4 lint format clean FORCE
+.PHONY: help run query test test-emr test-spark4 compare mutations lint format clean FORCE
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -42,6 +43,12 @@ test-emr: $(EMR)/.test ## run the tests on the Python, Spark and Java of EMR 5.3
 
 test-spark4: $(SPARK4)/.test ## run the tests on the newest Spark
 	@$(spark4) -m pytest $(ARGS)
+
+compare: $(VENV)/.test ## compare the lakes that the tests built on each Spark (EXPECT=3: on so many)
+	@$(VENV)/bin/python tests/compare_lakes.py "$(KEEP_LAKES)" --expect $(or $(EXPECT),2)
+
+mutations: $(VENV)/.test ## break each rule of etl.py on purpose and see a test fail (takes a while; ARGS="-k users")
+	@$(spark35) tests/mutations.py $(ARGS)
 
 lint: $(VENV)/.test ## check style, types and shell scripts
 	$(VENV)/bin/ruff check

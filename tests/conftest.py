@@ -1,0 +1,148 @@
+"""What the tests share: one Spark session, input files, and rows built from a base row plus what a test is about.
+
+Test modules import the functions: `from conftest import rows, staged_songs`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Union
+
+import pytest
+from hypothesis import HealthCheck, settings
+from pyspark.sql import DataFrame, SparkSession
+
+import etl
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "data"
+
+# Tests pay for Java's start and compiler, not for its peak: the quick compiler alone makes them twice as fast.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
+
+# The same examples on every machine and Spark, and few of them: each one that needs Spark takes half a second.
+settings.register_profile(
+    "project",
+    deadline=None,
+    derandomize=True,
+    max_examples=12,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    """A session as the job starts it on a laptop, with few shuffle partitions."""
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    session = etl.start_session(etl.Config("LOCAL", "/no/songs", "/no/logs", "/no/lake", 5.0))
+    session.conf.set("spark.sql.shuffle.partitions", "2")
+    yield session
+    session.stop()
+
+
+# ------------------------------------------------------------------------------------ input files
+
+DELETE: Any = object()  # song_record(title=DELETE) has no title at all
+Record = Dict[str, Any]
+Content = Union[bytes, str, Sequence[Mapping[str, Any]]]
+
+BASE_SONG: Record = {
+    "num_songs": 1,
+    "song_id": "SOAAAAA12AB0000001",
+    "title": "Morning Tide",
+    "duration": 218.93179,
+    "year": 1999,
+    "artist_id": "ARAAAAA1187B000001",
+    "artist_name": "The Placeholders",
+    "artist_location": "Lund, Sweden",
+    "artist_latitude": 55.70584,
+    "artist_longitude": 13.19321,
+}
+BASE_EVENT: Record = {
+    "artist": "The Placeholders",
+    "auth": "Logged In",
+    "firstName": "Ada",
+    "gender": "F",
+    "itemInSession": 3,
+    "lastName": "Moss",
+    "length": 218.93179,
+    "level": "paid",
+    "location": "Lund, Sweden",
+    "method": "PUT",
+    "page": "NextSong",
+    "registration": 1540919166796.0,
+    "sessionId": 38,
+    "song": "Morning Tide",
+    "status": 200,
+    "ts": 1541105830796,  # 2018-11-01 20:57:10.796 UTC, a Thursday
+    "userAgent": "Mozilla/5.0 (X11; Linux x86_64)",
+    "userId": "39",
+}
+
+
+def song_record(**changes: Any) -> Record:
+    """A good song record as it is in the JSON, with changes; DELETE drops a key."""
+    return changed(BASE_SONG, changes)
+
+
+def event_record(**changes: Any) -> Record:
+    """A good event, a play, as it is in the JSON, with changes; DELETE drops a key."""
+    return changed(BASE_EVENT, changes)
+
+
+def changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Record:
+    return {key: value for key, value in {**base, **changes}.items() if value is not DELETE}
+
+
+def write_files(folder: Path, files: Mapping[str, Content]) -> Path:
+    """Write files by relative name: bytes as they are, text as UTF-8, a list as JSON lines. Returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not isinstance(content, (bytes, str)):
+            content = "".join(json.dumps(record) + "\n" for record in content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return folder
+
+
+# ------------------------------------------------------------------------------------ staged rows
+
+BASE_STAGED_SONG: Record = {field.name: BASE_SONG[field.key] for field in etl.SONG_FIELDS if field.name}
+BASE_STAGED_EVENT: Record = {
+    **{field.name: BASE_EVENT[field.key] for field in etl.EVENT_FIELDS if field.name},
+    "user_id": int(BASE_EVENT["userId"]),
+}
+STAGED_TYPES = {"text": "string", "encoded": "string", "integer": "bigint", "number": "double"}
+
+
+def staged_songs(spark: SparkSession, *changes: Mapping[str, Any]) -> DataFrame:
+    """Valid song records as staging leaves them: a row for each dict of what differs from the base row."""
+    return staged(spark, etl.SONG_FIELDS, BASE_STAGED_SONG, changes)
+
+
+def staged_events(spark: SparkSession, *changes: Mapping[str, Any]) -> DataFrame:
+    """Valid events as staging leaves them: a row for each dict of what differs from the base row, a play."""
+    return staged(spark, etl.EVENT_FIELDS, BASE_STAGED_EVENT, changes)
+
+
+def staged(
+    spark: SparkSession, fields: Iterable[etl.Field], base: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]
+) -> DataFrame:
+    columns = [(field.name, STAGED_TYPES[field.kind]) for field in fields if field.name]
+    unknown = {name for change in changes for name in change} - {name for name, _ in columns}
+    assert not unknown, "no such staged column: %s" % unknown
+    values = [tuple({**base, **change}[name] for name, _ in columns) for change in changes]
+    return spark.createDataFrame(values, ", ".join("%s %s" % column for column in columns))
+
+
+def rows(frame: DataFrame) -> List[Record]:
+    """The rows of a frame as sorted dicts; timestamps as text in UTC, whatever this machine's zone is."""
+    columns = [
+        frame[name].cast("string").alias(name) if kind == "timestamp" else frame[name] for name, kind in frame.dtypes
+    ]
+    return sorted((row.asDict(recursive=True) for row in frame.select(*columns).collect()), key=repr)

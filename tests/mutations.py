@@ -1,0 +1,332 @@
+"""Break each rule of the job once, on purpose: at least one test must go red.
+
+    make mutations                  all of them
+    make mutations ARGS="-k user"   those whose rule holds this text
+
+Each mutation is one replacement in a copy of etl.py and the tests that guard it. The exit code is 1 where the tests
+stay green, or where the text to replace is not there exactly once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Iterator, List, NamedTuple, Sequence, Tuple
+
+ROOT = Path(__file__).resolve().parents[1]
+NEEDED = ("etl.py", "pyproject.toml", "tests", "data")
+
+
+class Mutation(NamedTuple):
+    rule: str
+    old: str  # is in etl.py exactly once
+    new: str
+    tests: str  # file without test_ and .py, a blank, what pytest -k takes
+
+
+MUTATIONS = [
+    # Which plays
+    Mutation(
+        "only NextSong is a play", "PLAY = \"page = 'NextSong'\"", 'PLAY = "page is not null"', "transform only_a_next"
+    ),
+    Mutation(
+        "an event delivered twice is one play",
+        '.groupBy(*PLAY_KEY).agg(F.max(row).alias("row"))',
+        '.select(*PLAY_KEY, row.alias("row"))',
+        "transform delivered_twice",
+    ),
+    Mutation(
+        "duplicates that differ: same row in any order",
+        '.groupBy(*PLAY_KEY).agg(F.max(row).alias("row"))',
+        '.groupBy(*PLAY_KEY).agg(F.first(row).alias("row"))',
+        "transform duplicates_that_differ",
+    ),
+    Mutation("songplay_id stays the same", "F.md5(", "F.sha1(", "transform songplay_id_is_the_md5"),
+    Mutation("songplay_id is unique", 'F.concat_ws("/"', 'F.concat_ws(""', "transform songplay_ids_of"),
+    Mutation(
+        "songplay_id of nobody",
+        'F.lit("")) for key in PLAY_KEY',
+        'F.lit("0")) for key in PLAY_KEY',
+        "transform songplay_id",
+    ),
+    Mutation("quotes around the user agent go", "'^\"+|\"+$'", "'^\"+'", "transform quotes_around"),
+    Mutation(
+        "empty text becomes null", '.when(trimmed != "", trimmed)', ".otherwise(trimmed)", "transform quotes_around"
+    ),
+    # Which song
+    Mutation(
+        "a match needs the artist",
+        'repaired(F.col("artist_name")).alias("artist_key")',
+        'F.lit("Anchors").alias("artist_key")',
+        "transform match_needs",
+    ),
+    Mutation(
+        "a play without a match stays",
+        '["title_key", "artist_key"], how="left")',
+        '["title_key", "artist_key"], how="inner")',
+        "transform without_a_match",
+    ),
+    Mutation(
+        "two rounds of repair",
+        "return text(decoded_again(decoded_again(column)))",
+        "return text(decoded_again(column))",
+        "transform encoded_twice",
+    ),
+    Mutation(
+        "text is repaired before it is trimmed",
+        "return text(decoded_again(decoded_again(column)))",
+        "return decoded_again(decoded_again(text(column)))",
+        "transform before_it_is_trimmed",
+    ),
+    Mutation(
+        "text is compared trimmed",
+        "return text(decoded_again(decoded_again(column)))",
+        "return decoded_again(decoded_again(column))",
+        "transform whatever_blanks",
+    ),
+    Mutation(
+        "only what is UTF-8 is repaired",
+        r"[\xC2-\xDF](?![\x80-\xBF])",
+        r"[\xC2-\xDF](?![\x00-\xBF])",
+        "transform repair",
+    ),
+    Mutation("the closest duration", "abs(s.duration - length)", "abs(s.duration)", "transform closest_duration"),
+    Mutation("then the smallest song_id", "array_min(", "array_max(", "transform closest_duration"),
+    Mutation("unknown durations last", "cast('Infinity' as double)", "cast(0 as double)", "transform closest_duration"),
+    Mutation(
+        "songs never multiply a play", "F.collect_set(song)", "F.array(F.max(song))", "transform closest_duration"
+    ),
+    # Time
+    Mutation(
+        "milliseconds are kept",
+        'cast("decimal(20, 3)") / 1000)',
+        'cast("bigint") / 1000).cast("bigint")',
+        "transform exact",
+    ),
+    Mutation(
+        "UTC whatever the zone",
+        '"spark.sql.session.timeZone": "UTC"',
+        '"spark.sql.session.timeZone": "Asia/Tokyo"',
+        "transform exact",
+    ),
+    Mutation("ISO weeks", "F.weekofyear(start)", "F.floor((F.dayofyear(start) - 1) / 7) + 1", "transform exact"),
+    Mutation("ISO weekdays", "+ 5) % 7 + 1", "+ 6) % 7 + 1", "transform exact"),
+    Mutation("one row for each start", '.select("ts").distinct()', '.select("ts")', "transform each_start"),
+    Mutation("starts of plays only", 'events.where(PLAY).select("ts")', 'events.select("ts")', "transform each_start"),
+    # Users
+    Mutation(
+        "users of any event",
+        'events.where("user_id is not null").groupBy("user_id")',
+        'events.where("user_id is not null").where(PLAY).groupBy("user_id")',
+        "transform any_event",
+    ),
+    Mutation(
+        "nobody is no user",
+        'events.where("user_id is not null").groupBy("user_id")',
+        'events.groupBy("user_id")',
+        "transform nobody",
+    ),
+    Mutation(
+        "the latest event counts",
+        'F.struct("ts", "item_in_session"',
+        'F.struct("item_in_session", "ts"',
+        "transform latest",
+    ),
+    Mutation(
+        "then the last of the session",
+        'F.struct("ts", "item_in_session", "session_id", "level"',
+        'F.struct("ts", "session_id", "level"',
+        "transform last_of_the_session",
+    ),
+    Mutation(
+        "users have a total order",
+        'F.max(row).alias("latest")',
+        'F.first(row).alias("latest")',
+        "transform order_of_events",
+    ),
+    # Songs and artists
+    Mutation("songs do not depend on order", "F.max(record)", "F.first(record)", "transform songs_are_one_row"),
+    Mutation("an unknown year is 0", 'F.coalesce("year", F.lit(0))', 'F.col("year")', "transform unknown_year"),
+    Mutation("the most frequent name", '(-F.col("songs"))', 'F.col("songs")', "transform artist_has_the_name"),
+    Mutation("then the shortest", 'F.length("artist_name")', "F.lit(0)", "transform artist_has_the_name"),
+    Mutation(
+        "a record counts once", 'F.countDistinct("song_id")', 'F.count("song_id")', "transform artist_has_the_name"
+    ),
+    Mutation(
+        "locations of records that have one", "F.col(attribute).isNotNull()", "F.lit(True)", "transform locations_come"
+    ),
+    Mutation("both coordinates or none", " and artist_longitude is not null", "", "transform coordinates_come"),
+    # Staging
+    Mutation("broken JSON is bad", "& ~well_formed(fields)", "& F.lit(False)", "staging bad_lines"),
+    Mutation("invalid UTF-8 is bad", "F.when(~is_utf8(raw), ", "F.when(F.lit(False), ", "staging bad_lines"),
+    Mutation("extreme lines are bad", ".when(extreme, ", ".when(F.lit(False), ", "staging extreme"),
+    Mutation("wrong types are bad", "why = F.when(wrong, ", "why = F.when(F.lit(False), ", "staging bad_lines"),
+    Mutation("missing keys are bad", "    if field.required:", "    if False:", "staging bad_lines"),
+    Mutation("values that are not accepted are bad", "    if field.accepted:", "    if False:", "staging bad_lines"),
+    # Checks and account
+    Mutation("keys are unique", "[F.count(F.lit(1)) == 1]", "[F.count(F.lit(1)) <= 2]", "check_publish named_counted"),
+    Mutation(
+        "required values are there", "(table.key,) + table.required]", "(table.key,)]", "check_publish named_counted"
+    ),
+    Mutation("values are accepted", " + list(table.accepted)", "", "check_publish named_counted"),
+    Mutation(
+        "references are keys",
+        "for name in TABLES for reference in TABLES[name].references]",
+        "for name in TABLES for reference in TABLES[name].references[1:]]",
+        "check_publish named_counted",
+    ),
+    Mutation(
+        "a broken rule stops the run", "        if broken:", "        if False:", "check_publish failed_check_leaves"
+    ),
+    Mutation("the account must balance", "if account.difference():", "if False:", "check_publish no_table_explains"),
+    Mutation(
+        "an account counts all",
+        " - self.other - self.quarantined",
+        " - self.quarantined",
+        "check_publish cannot_explain",
+    ),
+    Mutation(
+        "as many bad records as allowed", "if bad * 100 > limit", "if bad * 100 >= limit", "check_publish allowed_pass"
+    ),
+    Mutation(
+        "too many bad records fail", "if bad * 100 > limit", "if bad * 50 > limit", "check_publish too_many_fails"
+    ),
+    # Publishing
+    Mutation(
+        "a publication is marked",
+        'store.write("", "_staging", run_id, "publishing")',
+        "pass",
+        "check_publish publication",
+    ),
+    Mutation(
+        "the old table is kept until the end",
+        "store.move((name,), old)",
+        "store.delete(name)",
+        "check_publish publication",
+    ),
+    Mutation(
+        "a dead publication is finished",
+        'if store.exists("_staging", run_id, "publishing"):',
+        "if False:",
+        "check_publish publication",
+    ),
+    Mutation(
+        "dimensions before facts",
+        "    for name in TABLES:\n        new, old",
+        "    for name in reversed(list(TABLES)):\n        new, old",
+        "check_publish dimensions",
+    ),
+    Mutation("large partitions are split", "if rows > ROWS_PER_FILE:", "if rows > 10**12:", "check_publish many_rows"),
+    Mutation(
+        "small partitions are not",
+        "F.abs(F.hash(table.key) % files)",
+        "F.abs(F.hash(table.key) % 4)",
+        "check_publish small_partition",
+    ),
+    Mutation(
+        "a failed run removes its staging",
+        "                discard(self.store, self.run_id)\n",
+        "                pass\n",
+        "check_publish failed_check_leaves",
+    ),
+    Mutation("timestamps are for all readers", '"TIMESTAMP_MICROS"', '"INT96"', "lake columns_order"),
+    Mutation("no marker files", '.marksuccessfuljobs": "false"', '.marksuccessfuljobs": "true"', "lake nothing_else"),
+    Mutation("no checksum files", "self.fs.setWriteChecksum(False)", "pass", "lake nothing_else"),
+    # Settings
+    Mutation(
+        "secrets are not shown",
+        'return "Secrets(%s)" % ", ".join(sorted(self))',
+        "return str(dict(self))",
+        "config never_shown",
+    ),
+    Mutation(
+        "unknown keys are refused", "if key.upper() not in known[section]:", "if False:", "config unknown_sections"
+    ),
+    Mutation(
+        "an output inside an input is refused", "if inside(config.output, source):", "if False:", "config output_inside"
+    ),
+    Mutation(
+        "an input where a table goes is refused",
+        "if inside(source, config.output",
+        "if False and (config.output",
+        "config where_a_table_goes",
+    ),
+    Mutation("others' files are not replaced", "if strangers and not", "if False and not", "config somebody_else"),
+]
+
+
+class Outcome(NamedTuple):
+    mutation: Mutation
+    verdict: str  # "caught" is the good one
+    seconds: float
+    output: str = ""
+
+
+def try_out(mutation: Mutation) -> Outcome:
+    """Break the rule in a copy of the project and run its tests."""
+    start = time.time()
+    source = (ROOT / "etl.py").read_text("utf-8")
+    if source.count(mutation.old) != 1:
+        return Outcome(mutation, "the text is there %d times" % source.count(mutation.old), 0)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in NEEDED:
+            copier = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copier(str(ROOT / name), str(copy / name))
+        (copy / "etl.py").write_text(source.replace(mutation.old, mutation.new), "utf-8")
+        code, output = run_tests(copy, mutation.tests)
+    verdicts = {0: "SURVIVED", 1: "caught", 5: "no such test"}
+    # An error of collection or of a fixture says nothing of the rule, unless a test failed as well.
+    red = "FAILED" in output or "ERROR tests" in output and " error" in output
+    verdict = verdicts.get(code, "pytest exits with %d" % code)
+    return Outcome(mutation, verdict if code != 1 or red else "no test failed", time.time() - start, output)
+
+
+def run_tests(folder: Path, tests: str) -> Tuple[int, str]:
+    """Run the tests of a mutation; returns pytest's exit code and output."""
+    file, _, selection = tests.partition(" ")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "tests/test_%s.py" % file, "-k", selection],
+        cwd=str(folder),
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "KEEP_LAKES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
+def outcomes(chosen: Sequence[Mutation], jobs: int) -> Iterator[Outcome]:
+    """Try mutations, a few at a time; prints a line for each."""
+    with ThreadPoolExecutor(jobs) as pool:
+        for outcome in pool.map(try_out, chosen):
+            print(
+                "%-45s %-12s %5.0f s  %s"
+                % (outcome.mutation.rule, outcome.verdict, outcome.seconds, outcome.mutation.tests)
+            )
+            sys.stdout.flush()
+            yield outcome
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command: returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("-k", default="", metavar="TEXT", help="only rules that hold this text")
+    parser.add_argument("-j", type=int, default=2, metavar="N", help="so many at a time (default: 2)")
+    options = parser.parse_args(argv)
+    chosen = [mutation for mutation in MUTATIONS if options.k in mutation.rule]
+    bad: List[Outcome] = [outcome for outcome in outcomes(chosen, options.j) if outcome.verdict != "caught"]
+    for outcome in bad:
+        print("\n== %s: %s\n%s" % (outcome.mutation.rule, outcome.verdict, outcome.output[-2000:]))
+    print("%d mutations, %d caught" % (len(chosen), len(chosen) - len(bad)))
+    return 1 if bad or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

