@@ -16,8 +16,10 @@ import argparse
 import configparser
 import datetime
 import json
+import logging
 import math
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -317,7 +319,7 @@ def read_config_file(path: Optional[str]) -> Dict[Tuple[str, str], str]:
     """
     if path is None:
         return {}
-    parser = configparser.ConfigParser(interpolation=None)  # a secret may hold a %
+    parser = configparser.ConfigParser(interpolation=None, default_section="")  # a secret may hold a %
     try:
         with open(path, encoding="utf-8-sig") as file:
             parser.read_file(file)
@@ -342,8 +344,9 @@ def known_values(parser: configparser.ConfigParser, path: str) -> Dict[Tuple[str
             raise UsageError("%s: unknown section [%s]; known: %s" % (path, section, ", ".join(sorted(known))))
         for key in parser.options(section):
             if key.upper() not in known[section]:
+                name = "key" if section == "AWS" else "key " + key.upper()  # it may be half a secret
                 hint = ", ".join(known[section])
-                raise UsageError("%s: unknown key %s in [%s]; known: %s" % (path, key.upper(), section, hint))
+                raise UsageError("%s: unknown %s in [%s]; known: %s" % (path, name, section, hint))
     values = {(s, k.upper()): v.strip() for s in parser.sections() for k, v in parser.items(s)}
     return {place: value for place, value in values.items() if value}
 
@@ -400,9 +403,10 @@ def number_between(text: str, name: str, low: float, high: float) -> float:
 def absolute(path: str, base: str) -> str:
     """A URI as it is without a trailing slash; a local path absolute and free of symlinks.
 
-    >>> absolute("s3://bucket/lake/", "/home")
-    's3://bucket/lake'
+    >>> absolute("s3://bucket/lake/", "/home"), absolute("file:///etc/../lake", "/home")
+    ('s3://bucket/lake', '/lake')
     """
+    path = re.sub("^file:/+", "/", path)
     if is_uri(path):
         return path.rstrip("/")
     return os.path.realpath(os.path.join(base, os.path.expanduser(path)))
@@ -558,7 +562,7 @@ def quiet_options(folder: str) -> str:
     for name, text in (("log4j2.properties", LOG4J), ("log4j.properties", LOG4J_1)):
         with open(os.path.join(folder, name), "w") as file:
             file.write(text)
-    uri = "file:" + folder
+    uri = pathlib.Path(folder).as_uri()
     return "-Dlog4j2.configurationFile=%s/log4j2.properties -Dlog4j.configuration=%s/log4j.properties" % (uri, uri)
 
 
@@ -762,7 +766,9 @@ def number(column: Column) -> Column:
 def integer(column: Column) -> Column:
     """A whole number, also in the notation 1.5E3; null for anything else and beyond 18 digits."""
     value = number(column)
-    exact = (value == F.floor(value)) & (F.abs(value) <= F.lit(float(2**53)))
+    exact = (value == F.floor(value)) & (
+        F.abs(value) <= F.lit(float(2**53 - 1))
+    )  # beyond, a double may be another number
     return F.when(column.rlike("^-?[0-9]{1,18}$"), column.cast("bigint")).when(exact, value.cast("bigint"))
 
 
@@ -1502,6 +1508,8 @@ def run(config: Config, progress: Progress) -> Dict[str, Any]:
 def main(argv: Sequence[str]) -> int:
     """The command: returns the exit code."""
     progress = Progress(sys.stderr)
+    if "--verbose" not in argv:
+        logging.disable(logging.CRITICAL)  # py4j logs a stack trace for Ctrl-C
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end like Ctrl-C: tidily
     try:
         print(summary(run(configure(argv, os.environ), progress)))
