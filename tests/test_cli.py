@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
@@ -35,7 +36,7 @@ class Done(NamedTuple):
 
 
 def environment(**changes: Optional[str]) -> Dict[str, str]:
-    """This environment without anything that sets the job or Spark up; None drops a variable."""
+    """The environment without anything that sets the job or Spark up; None drops a variable."""
     ours = {setting.name.upper() for setting in etl.SETTINGS} | set(etl.AWS_KEYS)
     ours |= {"PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET", "SPARK_CONF_DIR", "SPARK_HOME", "PYSPARK_SUBMIT_ARGS"}
     env = {name: value for name, value in os.environ.items() if name not in ours}
@@ -54,8 +55,7 @@ def job(*argv: str, cwd: Path, env: Optional[Dict[str, str]] = None, command: Op
         cwd=str(cwd),
         env=environment() if env is None else env,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         timeout=300,
     )
     return Done(done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8"))
@@ -254,10 +254,8 @@ def command_lines() -> bytes:
         return subprocess.check_output(["ps", "-A", "-ww", "-o", "args"])
     lines = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
+        with suppress(OSError):  # it has ended
             lines.append(path.read_bytes())
-        except OSError:  # it has ended
-            continue
     return b"\n".join(lines)
 
 
@@ -290,7 +288,7 @@ def test_wrong_usage_is_refused_before_spark_starts(tmp_path: Path) -> None:
     assert (done.code, failed(done)) == (2, "song_data: there is no folder %s/none" % os.path.realpath(str(tmp_path)))
     done = job("--nonsense", cwd=tmp_path)
     assert done.code == 2
-    assert done.err.splitlines()[-1] == "etl.py: error: unrecognized arguments: --nonsense"
+    assert re.fullmatch("etl.py: error: .*--nonsense", done.err.splitlines()[-1])
     done = job(cwd=tmp_path, env=environment(MODE="GCP"))
     assert (done.code, failed(done)) == (2, "unknown mode GCP; known: LOCAL, S3")
 

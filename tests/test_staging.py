@@ -349,6 +349,8 @@ TOKENS: List[Tuple[str, str, Any]] = [
     ("length", "null", None),
     ("length", '""', None),
     ("length", "1e400", WRONG),
+    ("length", '"1e400"', WRONG),
+    ("length", '"-1e400"', WRONG),
     ("length", '"218,93"', WRONG),
     ("length", '"3:38"', WRONG),
     ("length", '"218.93179f"', WRONG),
@@ -760,7 +762,8 @@ def test_only_the_song_that_is_not_utf8_is_quarantined_with_its_bytes(
 
 # ------------------------------------------------------------------------------------ against Python's json
 
-LOOK_ALIKES = ["112", "1.10", "-0", "true", "null", "[untitled]", "{x}", '"7"', "", " ", "\\", "}", "\ufeff", "\ufffd"]
+LOOK_ALIKES = ["112", "1.10", "-0", "true", "null", "[untitled]", "{x}", '"7"', "\\", "}", "\ufeff", "\ufffd"]
+LOOK_ALIKES += ["", " ", "\u3000a\x85"]
 given_texts = st.sampled_from(LOOK_ALIKES) | st.text(st.characters(blacklist_categories=("Cs",)), max_size=12)
 texts = st.none() | given_texts
 required_texts = given_texts.map(lambda text: text if trimmed(text) else "x")

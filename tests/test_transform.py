@@ -578,7 +578,7 @@ def tables(events: DataFrame, songs: DataFrame) -> Dict[str, List[str]]:
     return {name: sorted(rows) for name, rows in found.items()}
 
 
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(EVENTS, SONGS, st.integers(0, 99), st.integers(1, 4))
 def test_order_duplicates_and_partitions_change_no_table(
     few_stages: SparkSession, events: List[Row], songs: List[Row], seed: int, partitions: int
@@ -597,7 +597,7 @@ def test_order_duplicates_and_partitions_change_no_table(
     assert again == once
 
 
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(EVENTS, SONGS)
 def test_every_play_is_there_once_and_its_keys_are_in_their_tables(
     few_stages: SparkSession, events: List[Row], songs: List[Row]
