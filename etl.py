@@ -295,6 +295,7 @@ exit codes:
   0  done
   1  the data failed a check: the lake is as it was before
   2  wrong usage or environment: the lake is as it was before
+  130  interrupted; says what became of the lake
 """
 
 
@@ -779,8 +780,10 @@ def literal(field: Field) -> Column:
     column = F.col("json")[field.key]
     bare = F.regexp_extract("raw", key_pattern(field) + r"(-?[0-9][-+.eE0-9]*)", 1)
     looks_bare = starts(column, '-"0123456789') & column.rlike(r'^"?-?([0-9.]+(E-?[0-9]+)?|Infinity)"?$')
-    # Nested, not joined by &: Spark would find the search in both places and do it for every row.
-    return F.when(looks_bare, F.when(bare != "", bare).otherwise(column)).otherwise(column)
+    # The same number, so that a key of an inner object is not taken for it. Nested, not joined by &:
+    # Spark would find the search in both places and do it for every row.
+    same = bare.cast("double") == F.regexp_replace(column, '"', "").cast("double")
+    return F.when(looks_bare, F.when(same, bare).otherwise(column)).otherwise(column)
 
 
 def not_text(field: Field) -> Column:
@@ -1312,8 +1315,8 @@ def root_cause(error: Exception) -> str:
         text = str(cause.toString())
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     nested = [line for line in lines if line.startswith("Caused by: ")]
-    line = (nested or lines)[-1 if nested else 0]
-    return re.sub(r"(?:\b[a-z][\w$]*\.){2,}([A-Z][\w$]*)", r"\1", line.replace("Caused by: ", ""))
+    line = (nested or lines)[-1 if nested else 0].replace("Caused by: ", "")
+    return re.sub(r"(?:\b[a-z][\w$]*\.){2,}([A-Z][\w$]*)", r"\1", line)
 
 
 # ------------------------------------------------------------------------------------ main
@@ -1499,10 +1502,18 @@ def run(config: Config, progress: Progress) -> Dict[str, Any]:
     with progress.step("start Spark") as step:
         spark = start_session(config)
         step["note"] = spark.version
+    take_signals()  # PySpark's own handler calls Spark amid another call
     try:
         return Run(spark, config, progress).execute()
     finally:
         spark.stop()
+
+
+def take_signals() -> None:
+    """Let Ctrl-C and SIGTERM end the run tidily, as a KeyboardInterrupt."""
+    with suppress(ValueError):  # only the main thread may, and in others nobody presses Ctrl-C
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -1510,7 +1521,7 @@ def main(argv: Sequence[str]) -> int:
     progress = Progress(sys.stderr)
     if "--verbose" not in argv:
         logging.disable(logging.CRITICAL)  # py4j logs a stack trace for Ctrl-C
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end like Ctrl-C: tidily
+    take_signals()
     try:
         print(summary(run(configure(argv, os.environ), progress)))
         return 0

@@ -517,6 +517,8 @@ def test_a_bare_number_is_found_wherever_its_key_stands(spark: SparkSession, tmp
         last('"x":"\\\\","artist":1.10'): "1.10",
         last('"x":"\\"artist\\": 7","artist":1.10'): "1.10",
         last('"x":{"artist":7}'): None,
+        last('"x":{"artist":7},"artist":"1.10"'): "1.10",
+        last('"x":{"artist":7},"artist":1.50'): "1.5",  # which of the keys is whose is not searched for
         last('"x artist":7'): None,
         last('"Artist":7'): None,
         last('"artist":"a","artist":"b"'): "b",
@@ -745,7 +747,9 @@ def test_only_the_damaged_object_of_a_song_file_is_quarantined(spark: SparkSessi
 def test_only_the_song_that_is_not_utf8_is_quarantined_with_its_bytes(
     spark: SparkSession, tmp_path: Path, form: str
 ) -> None:
-    write = pretty if form == "pretty" else lambda record: json.dumps(record, ensure_ascii=False) + "\n"
+    def write(record: Record) -> str:
+        return json.dumps(record, ensure_ascii=False, indent=4 if form == "pretty" else None) + "\n"
+
     good = [write(record).encode() for record in songs_numbered(1, 2)]
     bad = write(song_record(title="caf?")).encode().replace(b"?", b"\xe9\xff")
     (row,) = [
