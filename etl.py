@@ -88,7 +88,7 @@ def between(low: int, high: int) -> Callable[[Column], Column]:
 
 def identifier(value: Column) -> Column:
     """The condition that a text can name a folder on every store, as partition values do."""
-    return value.rlike(r"^[^\x00-\x1f\x7f]{1,60}$")
+    return value.rlike(r"^[^\x00-\x1f\x7f]{1,60}$") & (value != "__HIVE_DEFAULT_PARTITION__")
 
 
 def one_of(*allowed: str) -> Callable[[Column], Column]:
@@ -99,11 +99,11 @@ def one_of(*allowed: str) -> Callable[[Column], Column]:
 SONG_FIELDS = (
     Field("num_songs", "", "integer"),
     Field("song_id", "song_id", "text", required=True, accepted=identifier),
-    Field("title", "title", "text", required=True),
+    Field("title", "title", "encoded", required=True),
     Field("duration", "duration", "number", accepted=not_negative),
     Field("year", "year", "integer", accepted=lambda value: (value == 0) | value.between(1000, 9999)),
     Field("artist_id", "artist_id", "text", required=True, accepted=identifier),
-    Field("artist_name", "artist_name", "text", required=True),
+    Field("artist_name", "artist_name", "encoded", required=True),
     Field("artist_location", "artist_location", "text"),
     Field("artist_latitude", "artist_latitude", "number", accepted=between(-90, 90)),
     Field("artist_longitude", "artist_longitude", "number", accepted=between(-180, 180)),
@@ -682,9 +682,14 @@ def staging(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
         *[f.name for f in fields if f.name],
         "reason",
         F.when(bad, F.when(utf8, F.col("raw")).otherwise(replaced(F.col("raw")))).alias("raw"),
-        F.when(bad & ~utf8, F.base64(F.col("raw").cast("binary"))).alias("raw_base64"),
+        F.when(bad & ~utf8, base64(F.col("raw"))).alias("raw_base64"),
         F.when(bad, F.col("file")).alias("file"),
     )
+
+
+def base64(text: Column) -> Column:
+    """The bytes of a string in Base64, on one line, which newer Sparks break every 76 characters."""
+    return F.regexp_replace(F.base64(text.cast("binary")), r"\s", "")
 
 
 def parse(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
@@ -812,7 +817,8 @@ def reason(field: Field) -> Column:
     wrong = not_text(field) if is_text else value.isNull() & (F.trim(given) != "")
     why = F.when(wrong, F.lit("wrong type: " + field.key))
     if field.required:
-        why = why.when(value.isNull(), F.lit("missing: " + field.key))
+        empty = text(value).isNull() if is_text else value.isNull()
+        why = why.when(empty, F.lit("missing: " + field.key))
     if field.accepted:
         why = why.when(~field.accepted(value), F.lit("value not accepted: " + field.key))
     return why
@@ -827,7 +833,8 @@ def songs(records: DataFrame) -> DataFrame:
     In: staged song records. Of several records of a song the one with the latest year (a known one
     beats 0), then the longest duration, then the last title and artist_id in alphabetical order.
     """
-    record = F.struct(F.coalesce("year", F.lit(0)).alias("year"), "duration", "title", "artist_id")
+    year, title = F.coalesce("year", F.lit(0)).alias("year"), text(F.col("title")).alias("title")
+    record = F.struct(year, "duration", title, "artist_id")
     best = records.groupBy("song_id").agg(F.max(record).alias("best"))
     return conform(best.select("song_id", "best.*"), "songs")
 
@@ -838,6 +845,7 @@ def artists(records: DataFrame) -> DataFrame:
     In: staged song records. Name, location and the pair of coordinates are each the artist's most
     frequent one among those that are given.
     """
+    records = records.withColumn("artist_name", text(F.col("artist_name")))
     names = most_frequent(records, "artist_name", F.length("artist_name"))
     locations = most_frequent(records, "artist_location", F.length("artist_location"))
     pair = F.struct(F.col("artist_latitude").alias("latitude"), F.col("artist_longitude").alias("longitude"))
@@ -1186,7 +1194,8 @@ def load(frame: DataFrame, name: str, path: str, files: Column) -> None:
     chunk = F.abs(F.hash(table.key) % files)
     by = [F.col(column) for column in table.partitions]
     spread = frame.repartition(*by, chunk).sortWithinPartitions(*by, table.key)
-    spread.write.partitionBy(*table.partitions).parquet(path)
+    limit = 2 * ROWS_PER_FILE  # chunks may share a task, which then writes them into one file
+    spread.write.option("maxRecordsPerFile", limit).partitionBy(*table.partitions).parquet(path)
 
 
 def files_by_month(plays: Mapping[Tuple[int, int], int]) -> Column:
@@ -1445,6 +1454,7 @@ class Run:
             broken = violations(self.tables).orderBy("rule").collect()
             counts = {row["name"]: row for row in totals(self.tables).collect()}
             self.count(song_counts, event_counts, counts)
+            self.tables["songs"].unpersist()
             step["note"] = "%d rules" % number_of_rules()
         if broken:
             raise DataError("; ".join(violation_text(row) for row in broken))

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import signal
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -380,7 +381,11 @@ def etl_main(spark: SparkSession) -> Iterator[Callable[[Path], int]]:
 
     def main(folder: Path) -> int:
         paths = ["--%s=%s" % (flag, folder / name) for flag, name in INPUTS.items()]
-        return etl.main(["--mode=LOCAL", "--max-bad-percent=5", "--config=%s" % (folder / "dl.cfg"), *paths])
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            return etl.main(["--mode=LOCAL", "--max-bad-percent=5", "--config=%s" % (folder / "dl.cfg"), *paths])
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(etl, "start_session", lambda config: spark)

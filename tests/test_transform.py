@@ -11,10 +11,11 @@ import json
 import os
 import random
 import time
+from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import pytest
-from conftest import rows, staged_events, staged_songs
+from conftest import rows, song_record, staged_events, staged_songs, write_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
@@ -195,6 +196,19 @@ def test_text_is_repaired_before_it_is_trimmed(spark: SparkSession) -> None:
     events = [{"song": misread("Voilà", times), "artist": misread("TÅ", times)} for times in (0, 1, 2)]
     events += [{"song": " " + misread("Voilà ", times), "artist": misread(" TÅ") + " "} for times in (1, 2)]
     assert matches(spark, events, songs) == ["SO1"] * 5
+
+
+def test_a_song_whose_text_is_encoded_again_keeps_its_last_byte_for_the_match(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    record = song_record(title=misread("Voilà"), artist_name=misread("TÅ") + " ")
+    folder = write_files(tmp_path, {"a.json": [record]})
+    songs = etl.staging(etl.read_documents(spark, str(folder)), etl.SONG_FIELDS)
+    plays = etl.songplays(staged_events(spark, {"song": "Voilà", "artist": "TÅ"}), songs)
+    assert [row["song_id"] for row in rows(plays)] == [record["song_id"]]
+    # What is stored is trimmed, not repaired
+    assert [row["title"] for row in rows(etl.songs(songs))] == ["VoilÃ"]
+    assert [row["name"] for row in rows(etl.artists(songs))] == ["TÃ"]
 
 
 def test_of_several_songs_the_closest_duration_then_the_smallest_id_counts(spark: SparkSession) -> None:
