@@ -436,7 +436,7 @@ TOKENS: List[Tuple[str, str, Any]] = [
 SONG_TOKENS: List[Tuple[str, str, Any]] = [
     ("title", "742", "742"),
     ("title", "1.10", "1.10"),
-    ("title", '" Morning Tide "', "Morning Tide"),
+    ("title", '" Morning Tide "', " Morning Tide "),  # trimmed where it is stored, after its repair for the match
     ("title", '""', MISSING),
     ("title", "null", MISSING),
     ("title", "[]", WRONG),
