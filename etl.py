@@ -624,26 +624,33 @@ def escape_glob(path: str) -> str:
     return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
 
 
+BELOW = "/[^._]*"  # a glob for what is in a folder
+
+
 def folders_with_files(spark: SparkSession, root: str) -> List[str]:
     """What Spark 2.4 must be told to read everything below a folder: one glob where the layout is
     even, else each folder by name. Names beginning with _ or . are left out, as Spark 3 does.
     """
-    levels, pattern = [[root]], root
-    while levels[-1]:
-        pattern += "/[^._]*"
-        levels.append(glob(spark, pattern))
-    folders = [sorted({path.rsplit("/", 1)[0] for path in level}) for level in levels[1:]]
-    with_files = [
-        (depth, parents)
-        for depth, parents in enumerate(folders)
-        if set(levels[depth + 1]) - set(folders[depth + 1] if depth + 1 < len(folders) else [])
-    ]
-    if not with_files:
-        return [root]
-    if len(with_files) == 1:
-        return [root + "/[^._]*" * with_files[0][0]]
-    leaves = {path for depth, _ in with_files for path in levels[depth + 1]} - {p for level in folders for p in level}
-    return sorted({escape_glob(path.rsplit("/", 1)[0]) for path in leaves})
+    found, pattern = [], root
+    entries = glob(spark, pattern + BELOW)
+    while entries:
+        deeper = glob(spark, pattern + BELOW + BELOW)
+        parents = {parent(path) for path in deeper}
+        found.append((pattern, [path for path in entries if path not in parents]))  # files, and empty folders
+        pattern, entries = pattern + BELOW, deeper
+    even = [pattern for pattern, files in found if files]
+    if len(even) < 2:
+        return even or [root]
+    return sorted({escape_glob(parent(path)) for _, files in found for path in files})
+
+
+def parent(path: str) -> str:
+    """The folder of a file.
+
+    >>> parent("s3://bucket/a/b.json")
+    's3://bucket/a'
+    """
+    return path.rsplit("/", 1)[0]
 
 
 def glob(spark: SparkSession, pattern: str) -> List[str]:
