@@ -655,7 +655,8 @@ def parent(path: str) -> str:
 
 def glob(spark: SparkSession, pattern: str) -> List[str]:
     """The paths that match a Hadoop glob, in few calls to the JVM however many they are."""
-    jvm, conf = spark.sparkContext._jvm, spark.sparkContext._jsc.hadoopConfiguration()
+    jvm: Any = spark.sparkContext._jvm
+    conf = spark.sparkContext._jsc.hadoopConfiguration()
     path = jvm.org.apache.hadoop.fs.Path(pattern)
     found = path.getFileSystem(conf).globStatus(path)
     if not found:
@@ -1143,7 +1144,7 @@ class Store:
 
     def __init__(self, spark: SparkSession, root: str) -> None:
         self.root = root if is_uri(root) else "file://" + root
-        self.jvm = spark.sparkContext._jvm
+        self.jvm: Any = spark.sparkContext._jvm
         self.fs = self.path().getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
         self.fs.setWriteChecksum(False)  # a local folder needs no .crc beside each file
 

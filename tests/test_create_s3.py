@@ -24,7 +24,7 @@ import pytest
 from botocore.loaders import create_loader
 from conftest import ROOT
 from moto.iam.access_control import IAMPolicyStatement, PermissionResult
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server, make_ssl_devcert
 
 import create_s3
