@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import configparser
 import datetime
+import functools
 import json
 import logging
 import math
@@ -1027,11 +1028,13 @@ def violations(tables: Mapping[str, DataFrame]) -> DataFrame:
     """
     found = [broken_rows(name, tables) for name in TABLES]
     found += [dangling(name, reference, tables) for name in TABLES for reference in TABLES[name].references]
-    union = found[0]
-    for frame in found[1:]:
-        union = union.union(frame)
     examples = F.array(F.min("example"), F.max("example"))
-    return union.groupBy("rule").agg(F.count(F.lit(1)).alias("failures"), examples.alias("examples"))
+    return union_all(found).groupBy("rule").agg(F.count(F.lit(1)).alias("failures"), examples.alias("examples"))
+
+
+def union_all(frames: Sequence[DataFrame]) -> DataFrame:
+    """The rows of several frames of the same columns."""
+    return functools.reduce(lambda one, other: one.union(other), frames)
 
 
 def broken_rows(name: str, tables: Mapping[str, DataFrame]) -> DataFrame:
@@ -1067,10 +1070,7 @@ def totals(tables: Mapping[str, DataFrame]) -> DataFrame:
     for name, table in tables.items():
         matched = F.count("song_id") if name == "songplays" else F.lit(0).cast("bigint")
         counts.append(table.agg(F.lit(name).alias("name"), F.count(F.lit(1)).alias("rows"), matched.alias("matched")))
-    union = counts[0]
-    for frame in counts[1:]:
-        union = union.union(frame)
-    return union
+    return union_all(counts)
 
 
 def duplicates(rows: DataFrame, key: Sequence[str]) -> DataFrame:
