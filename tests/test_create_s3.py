@@ -1,7 +1,7 @@
 """create_s3.py against S3 on loopback: boto3 as users have it, moto's server, TLS.
 
 Three things are not as in AWS. moto ignores the conditions of a bucket policy, so it is told what its TLS means for
-ours. It has one region's address for all and knows few errors: `Store.answer` gives the others as S3 words them.
+ours. It has one region's address for all and knows few errors: `Server.answer` gives the others as S3 words them.
 """
 
 from __future__ import annotations
@@ -15,23 +15,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from threading import Thread
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
-from urllib.request import Request, urlopen
 
-import boto3
 import pytest
+from aws import KEY_ID, SECRET, Server
 from botocore.loaders import create_loader
 from conftest import ROOT
 from moto.iam.access_control import IAMPolicyStatement, PermissionResult
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server, make_ssl_devcert
 
 import create_s3
 import etl
 
 BUCKET, SCRIPT = "sparkify-dl-sp", "sparkify-scripts/spark-etl.py"
-KEY_ID, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 OTHER_SECRET = "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"
 ENVIRONMENT = re.compile(r"AWS_|BUCKET$|SCRIPT$|OUTPUT$|.*_proxy$", re.IGNORECASE)
 CONFIGURATION = "[AWS]\nAWS_ACCESS_KEY_ID = %s\nAWS_SECRET_ACCESS_KEY = %s\n"
@@ -41,81 +36,6 @@ LIST_OF_BUCKETS = (
 )
 
 Record = Dict[str, Any]
-
-
-class Call(NamedTuple):
-    """A request as the server got it."""
-
-    method: str
-    path: str  # with the query
-    body: bytes
-    region: str  # that it was signed for
-
-
-class Store:
-    """moto's S3 behind TLS and without, what it was asked, and answers that it would not give."""
-
-    def __init__(self, folder: Path) -> None:
-        self.calls: List[Call] = []
-        self.answers: List[Tuple[str, str, int, bytes]] = []
-        self.moto = DomainDispatcherApplication(create_backend_app)
-        self.certificate, key = make_ssl_devcert(str(folder / "tls"), cn="localhost")
-        contexts = [(self.certificate, key), None]
-        self.servers = [make_server("localhost", 0, self.serve, True, ssl_context=c) for c in contexts]
-        self.endpoint, self.plain = ("%s://localhost:%d" % (s, x.port) for s, x in zip(("https", "http"), self.servers))
-        for server in self.servers:
-            Thread(target=server.serve_forever, daemon=True).start()
-
-    def serve(self, environ: Record, start_response: Callable[..., Any]) -> Any:
-        """A WSGI application around moto's."""
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        environ["wsgi.input"] = io.BytesIO(body)
-        path = environ["PATH_INFO"] + "?" + environ["QUERY_STRING"]
-        region = (environ.get("HTTP_AUTHORIZATION", "").split("/") + [""] * 3)[2]
-        call = Call(environ["REQUEST_METHOD"], path, body, region)
-        self.calls.append(call)
-        for method, part, status, answer in self.answers:
-            if method == call.method and part in call.path:
-                start_response("%d Status" % status, [("Content-Type", "application/xml")])
-                return [b"" if method == "HEAD" else answer]
-        return self.moto(environ, start_response)
-
-    def answer(self, method: str, part: str, status: int, code_or_body: str) -> None:
-        """From now on, answer so to requests whose path and query hold a text."""
-        error = "<Error><Code>%s</Code><Message>as S3 words it</Message></Error>" % code_or_body
-        body = code_or_body if status == 200 else error
-        self.answers.insert(0, (method, part, status, body.encode()))
-
-    def changes(self) -> List[Call]:
-        """The requests that change something."""
-        return [call for call in self.calls if call.method not in ("GET", "HEAD")]
-
-    def post(self, path: str, body: str) -> None:
-        headers = {"Content-Type": "text/plain"}
-        urlopen(Request(self.plain + path, body.encode(), headers, method="POST"), timeout=10).close()
-
-    def reset(self) -> None:
-        self.answers.clear()
-        self.post("/moto-api/reset", "")
-        self.post("/moto-api/reset-auth", "inf")
-        self.calls.clear()
-
-    def client(self, service: str, region: str = "us-west-2", **credentials: str) -> Any:
-        """A client of the test's own, on the road without TLS."""
-        session = boto3.Session(**credentials)
-        return session.client(service, region_name=region, endpoint_url=self.plain)
-
-    def user(self, *denied: str) -> Dict[str, str]:
-        """The environment of a user who may do everything with S3 but this; moto checks every request from now on."""
-        iam = self.client("iam")
-        iam.create_user(UserName="engineer")
-        allow = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
-        deny = [{"Effect": "Deny", "Action": list(denied), "Resource": "*"}] if denied else []
-        document = json.dumps({"Version": "2012-10-17", "Statement": [allow, *deny]})
-        iam.put_user_policy(UserName="engineer", PolicyName="s3", PolicyDocument=document)
-        key = iam.create_access_key(UserName="engineer")["AccessKey"]
-        self.post("/moto-api/reset-auth", "0")
-        return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
 
 
 def shared_loader(create_loader: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,7 +51,7 @@ def shared_loader(create_loader: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests."""
     really = IAMPolicyStatement.is_action_permitted
 
@@ -145,19 +65,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         # Each session would read boto3's descriptions of S3 again, which takes longer than all that is asked of S3.
         patch.setattr("botocore.session.create_loader", shared_loader(create_loader))
         patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0)
-        store = Store(tmp_path_factory.mktemp("tls"))
-        yield store
-        for each in store.servers:
-            each.shutdown()
+        server = Server(tls=tmp_path_factory.mktemp("tls"))
+        yield server
+        server.close()
 
 
 @pytest.fixture(autouse=True)
-def store(server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     """An empty S3, a working folder without dl.cfg, and an environment that names nothing but this S3 and its key."""
     for name in [name for name in os.environ if ENVIRONMENT.match(name)]:
         monkeypatch.delenv(name)
     for name, value in {
-        "AWS_ENDPOINT_URL": server.endpoint,
+        "AWS_ENDPOINT_URL": server.tls_endpoint,
         "AWS_CA_BUNDLE": server.certificate,
         "AWS_ACCESS_KEY_ID": KEY_ID,
         "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -172,7 +91,7 @@ def store(server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sto
 
 
 @pytest.fixture
-def s3(store: Store) -> Any:
+def s3(store: Server) -> Any:
     """The test's own look at the store."""
     return store.client("s3")
 
@@ -189,7 +108,7 @@ Create = Callable[..., Done]
 
 
 @pytest.fixture
-def create(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, store: Store) -> Create:
+def create(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, store: Server) -> Create:
     """Run create_s3.py in this process; whatever it does, it shows no secret, and one sentence where it fails."""
 
     def run(*argv: str, typed: str = "", env: Optional[Dict[str, str]] = None) -> Done:
@@ -308,14 +227,14 @@ def test_a_bucket_is_made_with_every_setting_and_the_script(create: Create, s3: 
         assert re.fullmatch(pattern, line)
 
 
-def test_nothing_but_the_script_is_uploaded(create: Create, store: Store, s3: Any) -> None:
+def test_nothing_but_the_script_is_uploaded(create: Create, store: Server, s3: Any) -> None:
     write_config(CONFIGURATION % (KEY_ID, SECRET))
     assert create(env={"AWS_SESSION_TOKEN": OTHER_SECRET}).code == 0
     assert keys(s3) == [SCRIPT]
     assert not any(secret.encode() in call.body for call in store.calls for secret in (SECRET, OTHER_SECRET, KEY_ID))
 
 
-def test_a_second_run_changes_nothing(create: Create, store: Store) -> None:
+def test_a_second_run_changes_nothing(create: Create, store: Server) -> None:
     create()
     assert len(store.changes()) == 6
     done = create()
@@ -326,7 +245,7 @@ def test_a_second_run_changes_nothing(create: Create, store: Store) -> None:
     assert [line.split(": ")[-1] for line in lines[1:-1]] == ["unchanged"] * 5
 
 
-def test_a_second_run_uploads_a_script_that_differs(create: Create, store: Store, s3: Any) -> None:
+def test_a_second_run_uploads_a_script_that_differs(create: Create, store: Server, s3: Any) -> None:
     create()
     s3.put_object(Bucket=BUCKET, Key=SCRIPT, Body=b"of last year")
     done = create()
@@ -344,7 +263,7 @@ def test_a_second_run_finishes_what_an_interrupted_one_began(create: Create, s3:
     assert keys(s3) == [SCRIPT]
 
 
-def test_what_arrives_must_be_what_was_sent(create: Create, store: Store) -> None:
+def test_what_arrives_must_be_what_was_sent(create: Create, store: Server) -> None:
     store.answer("GET", SCRIPT, 200, "import pyspark")
     done = create()
     assert done.code == 2
@@ -352,7 +271,7 @@ def test_what_arrives_must_be_what_was_sent(create: Create, store: Store) -> Non
 
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-west-1"])
-def test_the_region_may_be_any(region: str, create: Create, store: Store) -> None:
+def test_the_region_may_be_any(region: str, create: Create, store: Server) -> None:
     assert "made in %s\n" % region in create("--region", region).out
     assert store.client("s3", region).get_bucket_location(Bucket=BUCKET)["LocationConstraint"] in (region, None)
     made = next(call for call in store.changes() if call.path == "/%s?" % BUCKET)
@@ -365,7 +284,7 @@ def test_a_bucket_of_ours_whose_name_goes_on_is_another_one(create: Create, s3: 
     assert buckets(s3) == [BUCKET + "-2", BUCKET]
 
 
-def test_in_china_the_policy_names_chinese_resources(create: Create, store: Store) -> None:
+def test_in_china_the_policy_names_chinese_resources(create: Create, store: Server) -> None:
     assert create("--region", "cn-north-1").code == 0
     written = next(call.body for call in store.changes() if "?policy" in call.path)
     assert b"arn:aws-cn:s3:::sparkify-dl-sp/*" in written
@@ -373,7 +292,7 @@ def test_in_china_the_policy_names_chinese_resources(create: Create, store: Stor
 
 @pytest.mark.parametrize("told_by_the_list", [False, True])
 def test_a_bucket_in_another_region_is_used_where_it_is(
-    told_by_the_list: bool, create: Create, store: Store, s3: Any
+    told_by_the_list: bool, create: Create, store: Server, s3: Any
 ) -> None:
     make_bucket(store.client("s3", "eu-central-1"), "eu-central-1")
     if told_by_the_list:  # as AWS does, and moto does not
@@ -393,7 +312,7 @@ MY_RULE = {"ID": "mine", "Status": "Enabled", "Filter": {"Prefix": "tmp/"}, "Exp
 
 
 @pytest.mark.parametrize("statement", [[MINE], MINE], ids=["list", "alone"])
-def test_the_statements_of_the_users_policy_stay(statement: Any, create: Create, store: Store, s3: Any) -> None:
+def test_the_statements_of_the_users_policy_stay(statement: Any, create: Create, store: Server, s3: Any) -> None:
     make_bucket(s3)
     document = {"Version": "2008-10-17", "Id": "my policy", "Statement": statement}
     s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps(document).replace("::x/", "::%s/" % BUCKET))
@@ -415,7 +334,7 @@ def test_a_statement_or_rule_of_ours_that_was_changed_is_put_right(create: Creat
     assert settings(s3) == before
 
 
-def test_the_same_policy_in_another_notation_is_no_change(create: Create, store: Store, s3: Any) -> None:
+def test_the_same_policy_in_another_notation_is_no_change(create: Create, store: Server, s3: Any) -> None:
     create()
     ours = policy(s3)["Statement"][0]
     ours["Resource"].reverse()
@@ -425,7 +344,7 @@ def test_the_same_policy_in_another_notation_is_no_change(create: Create, store:
     assert store.changes() == []
 
 
-def test_the_users_lifecycle_rules_stay(create: Create, store: Store, s3: Any) -> None:
+def test_the_users_lifecycle_rules_stay(create: Create, store: Server, s3: Any) -> None:
     make_bucket(s3)
     put_lifecycle(s3, MY_RULE)
     assert ", beside your own 1 rule\n" in create().out
@@ -461,7 +380,7 @@ def test_public_access_is_blocked_where_it_was_open_in_part(create: Create, s3: 
 # ------------------------------------------------------------------------------------ dry run
 
 
-def test_a_dry_run_says_what_would_be_done_and_changes_nothing(create: Create, store: Store, s3: Any) -> None:
+def test_a_dry_run_says_what_would_be_done_and_changes_nothing(create: Create, store: Server, s3: Any) -> None:
     done = create("--dry-run")
     assert done.code == 0
     assert store.changes() == []
@@ -474,7 +393,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(create: Create, s
     assert again == ["bucket sparkify-dl-sp: already yours, in us-west-2", *lines[1:]]
 
 
-def test_a_dry_run_of_a_removal_asks_and_removes_nothing(create: Create, store: Store) -> None:
+def test_a_dry_run_of_a_removal_asks_and_removes_nothing(create: Create, store: Server) -> None:
     create()
     done = create("--delete", "--dry-run")
     assert done.code == 0
@@ -503,7 +422,7 @@ def test_a_dry_run_of_a_removal_asks_and_removes_nothing(create: Create, store: 
         "abc\n",
     ],
 )
-def test_an_invalid_name_is_refused_before_any_call(name: str, create: Create, store: Store) -> None:
+def test_an_invalid_name_is_refused_before_any_call(name: str, create: Create, store: Server) -> None:
     done = create("--bucket=" + name)
     assert (done.code, store.calls) == (2, [])
     assert done.err.startswith("create_s3.py: the bucket name %s is not valid: " % name.strip())
@@ -515,13 +434,13 @@ def test_a_valid_name_is_taken(name: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["typescript", "/a.py", "a//b.py", "s3://b/a.py", "a b.py", "emr-logs/a.py", "a.py\n"])
-def test_an_invalid_script_is_refused_before_any_call(key: str, create: Create, store: Store) -> None:
+def test_an_invalid_script_is_refused_before_any_call(key: str, create: Create, store: Server) -> None:
     done = create("--script=" + key)
     assert (done.code, store.calls) == (2, [])
     assert done.err.startswith("create_s3.py: the script ")
 
 
-def someone_elses(store: Store) -> None:
+def someone_elses(store: Server) -> None:
     """Make the bucket in another account."""
     role = "arn:aws:iam::210987654321:role/somebody"
     key = store.client("sts").assume_role(RoleArn=role, RoleSessionName="somebody")["Credentials"]
@@ -533,7 +452,7 @@ def someone_elses(store: Store) -> None:
 @pytest.mark.parametrize("open_to_all", [True, False])
 @pytest.mark.parametrize("flags", [(), ("--dry-run",), ("--delete", "--yes")])
 def test_somebody_elses_bucket_is_refused_even_if_it_is_open(
-    open_to_all: bool, flags: Tuple[str, ...], create: Create, store: Store
+    open_to_all: bool, flags: Tuple[str, ...], create: Create, store: Server
 ) -> None:
     someone_elses(store)
     if not open_to_all:  # to moto every bucket is
@@ -545,7 +464,7 @@ def test_somebody_elses_bucket_is_refused_even_if_it_is_open(
 
 
 def test_missing_credentials_are_said_before_any_call(
-    create: Create, store: Store, monkeypatch: pytest.MonkeyPatch
+    create: Create, store: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in create_s3.SECRET_KEYS[:2]:
         monkeypatch.delenv(name)
@@ -555,7 +474,7 @@ def test_missing_credentials_are_said_before_any_call(
     assert "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in done.err
 
 
-def test_half_of_the_credentials_are_not_enough(create: Create, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_the_credentials_are_not_enough(create: Create, store: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     done = create()
     assert (done.code, store.calls) == (2, [])
@@ -568,7 +487,7 @@ def test_an_unknown_profile_is_named(create: Create) -> None:
     assert "nobody" in done.err
 
 
-def test_an_unknown_key_id_is_said(create: Create, store: Store) -> None:
+def test_an_unknown_key_id_is_said(create: Create, store: Server) -> None:
     store.user()
     done = create()
     assert done.code == 2
@@ -576,7 +495,7 @@ def test_an_unknown_key_id_is_said(create: Create, store: Store) -> None:
     assert store.changes() == []
 
 
-def test_a_wrong_secret_is_said(create: Create, store: Store) -> None:
+def test_a_wrong_secret_is_said(create: Create, store: Server) -> None:
     done = create(env={**store.user(), "AWS_SECRET_ACCESS_KEY": OTHER_SECRET})
     assert done.code == 2
     assert "the secret access key does not belong to the access key id" in done.err
@@ -588,7 +507,7 @@ def test_a_key_that_ends_in_a_line_break_is_not_shown(create: Create) -> None:
     assert "***" in done.err
 
 
-def test_with_permission_for_everything_it_works(create: Create, store: Store) -> None:
+def test_with_permission_for_everything_it_works(create: Create, store: Server) -> None:
     env = store.user()
     assert create(env=env).code == 0
     assert create("--delete", "--yes").code == 0
@@ -597,7 +516,7 @@ def test_with_permission_for_everything_it_works(create: Create, store: Store) -
 @pytest.mark.parametrize(
     "permission", ["ListAllMyBuckets", "CreateBucket", "PutBucketPolicy", "PutLifecycleConfiguration", "PutObject"]
 )
-def test_a_missing_permission_is_named(permission: str, create: Create, store: Store) -> None:
+def test_a_missing_permission_is_named(permission: str, create: Create, store: Server) -> None:
     done = create(env=store.user("s3:" + permission))
     assert done.code == 2
     assert "no permission: the credentials in use lack s3:%s (docs/s3.md" % permission in done.err
@@ -617,7 +536,7 @@ def test_a_missing_permission_is_named(permission: str, create: Create, store: S
     ],
 )
 def test_a_missing_permission_that_moto_does_not_know_is_named(
-    method: str, part: str, permission: str, create: Create, store: Store, s3: Any
+    method: str, part: str, permission: str, create: Create, store: Server, s3: Any
 ) -> None:
     make_bucket(s3)
     store.answer(method, part, 403, "AccessDenied")
@@ -638,7 +557,7 @@ def test_a_missing_permission_that_moto_does_not_know_is_named(
     ],
 )
 def test_other_refusals_of_s3_are_sentences(
-    code: str, status: int, sentence: str, create: Create, store: Store
+    code: str, status: int, sentence: str, create: Create, store: Server
 ) -> None:
     store.answer("PUT", "/%s?" % BUCKET, status, code)
     done = create()
@@ -647,7 +566,7 @@ def test_other_refusals_of_s3_are_sentences(
 
 
 def test_a_certificate_that_nobody_knows_is_refused(
-    create: Create, store: Store, monkeypatch: pytest.MonkeyPatch
+    create: Create, store: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_CA_BUNDLE")
     done = create()
@@ -661,13 +580,13 @@ def test_a_certificate_that_nobody_knows_is_refused(
     ("flags", "env"), [(["--region", "us west"], {}), ([], {"AWS_ENDPOINT_URL": "localhost"}), (["--config", "no"], {})]
 )
 def test_nonsense_for_region_endpoint_or_file_is_a_sentence(
-    flags: List[str], env: Dict[str, str], create: Create, store: Store
+    flags: List[str], env: Dict[str, str], create: Create, store: Server
 ) -> None:
     assert create(*flags, env=env).code == 2
     assert store.calls == []
 
 
-def test_unknown_keys_of_dl_cfg_are_refused(create: Create, store: Store) -> None:
+def test_unknown_keys_of_dl_cfg_are_refused(create: Create, store: Server) -> None:
     write_config("[S3]\nBUKET = x\n")
     done = create()
     assert (done.code, store.calls) == (2, [])
@@ -696,7 +615,7 @@ def test_wrong_flags_exit_with_2_and_show_no_value(argv: List[str], capsys: pyte
     ids=["environment", "dl.cfg", "profile", "key id", "secret"],
 )
 def test_a_script_that_holds_a_credential_is_not_uploaded(
-    line: str, create: Create, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    line: str, create: Create, store: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_config(CONFIGURATION % ("x" * 16, OTHER_SECRET))
     if "PROFILE" in line:
@@ -714,17 +633,17 @@ def test_a_script_that_holds_a_credential_is_not_uploaded(
 # ------------------------------------------------------------------------------------ S3-compatible stores
 
 
-def test_without_tls_no_policy_locks_the_user_out(create: Create, store: Store, s3: Any) -> None:
-    done = create(env={"AWS_ENDPOINT_URL": store.plain})
+def test_without_tls_no_policy_locks_the_user_out(create: Create, store: Server, s3: Any) -> None:
+    done = create(env={"AWS_ENDPOINT_URL": store.endpoint})
     assert done.code == 0
-    assert "policy: left out, %s has no TLS" % store.plain in done.out
+    assert "policy: left out, %s has no TLS" % store.endpoint in done.out
     with pytest.raises(s3.exceptions.ClientError, match="NoSuchBucketPolicy"):
         s3.get_bucket_policy(Bucket=BUCKET)
     assert keys(s3) == [SCRIPT]
 
 
 @pytest.mark.parametrize("methods", [["PUT"], ["GET", "PUT"]])
-def test_a_setting_that_the_store_lacks_is_left_out(methods: List[str], create: Create, store: Store) -> None:
+def test_a_setting_that_the_store_lacks_is_left_out(methods: List[str], create: Create, store: Server) -> None:
     for method in methods:
         store.answer(method, "?publicAccessBlock", 501, "NotImplemented")
     done = create()
@@ -745,7 +664,7 @@ def test_the_typed_name_removes_script_and_bucket(create: Create, s3: Any) -> No
     assert "bucket sparkify-dl-sp: is not there\n" in create("--delete").out
 
 
-def test_anything_else_typed_removes_nothing(create: Create, store: Store) -> None:
+def test_anything_else_typed_removes_nothing(create: Create, store: Server) -> None:
     create()
     for typed in ("", "\n", "y\n", "yes\n", "sparkify\n"):
         done = create("--delete", typed=typed)
@@ -762,7 +681,7 @@ def test_yes_does_not_ask(create: Create, s3: Any) -> None:
     assert buckets(s3) == []
 
 
-def test_a_bucket_with_a_lake_stays_as_it_is(create: Create, store: Store, s3: Any) -> None:
+def test_a_bucket_with_a_lake_stays_as_it_is(create: Create, store: Server, s3: Any) -> None:
     create()
     for key in ("zzz", "sparkify-data/users/part-0.parquet", "emr-logs/j-1/stderr.gz"):
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"x")
@@ -773,7 +692,7 @@ def test_a_bucket_with_a_lake_stays_as_it_is(create: Create, store: Store, s3: A
         assert store.changes() == []
 
 
-def test_a_bucket_with_old_versions_stays_as_it_is(create: Create, store: Store, s3: Any) -> None:
+def test_a_bucket_with_old_versions_stays_as_it_is(create: Create, store: Server, s3: Any) -> None:
     make_bucket(s3)
     s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
     s3.put_object(Bucket=BUCKET, Key=SCRIPT, Body=b"x")
@@ -846,7 +765,7 @@ def test_the_region_is_the_flag_or_either_variable_or_the_file_or_the_profile_or
 
 
 def test_boto3_finds_credentials_before_dl_cfg_does(
-    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    store: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     aws = {"AWS_ACCESS_KEY_ID": "of dl.cfg", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": "token"}
 

@@ -1,0 +1,168 @@
+"""AWS on loopback: moto's server, what it was asked, and answers that it would not give by itself."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
+from urllib.request import Request, urlopen
+
+import boto3
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server, make_ssl_devcert
+
+KEY_ID, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+REGION = "us-west-2"
+
+Record = Dict[str, Any]
+
+
+class Call(NamedTuple):
+    """A request as the server got it."""
+
+    method: str
+    path: str  # with the query
+    body: bytes
+    region: str  # that it was signed for, "" without a signature
+    key_id: str  # that it was signed with
+
+
+class Answer:
+    """What is answered to some requests in moto's place."""
+
+    def __init__(self, method: str, part: str, status: int, body: bytes, times: Optional[int]) -> None:
+        self.method, self.part, self.status, self.body, self.times = method, part, status, body, times
+
+    def take(self, call: Call) -> bool:
+        """Whether this is the answer to a request; counts."""
+        if self.times == 0 or self.method not in (call.method, "*") or self.part not in call.path:
+            return False
+        self.times = None if self.times is None else self.times - 1
+        return True
+
+
+class Server:
+    """moto's server without TLS and, given a folder for a certificate, also with it."""
+
+    def __init__(self, tls: Optional[Path] = None) -> None:
+        self.calls: List[Call] = []
+        self.answers: List[Answer] = []
+        self.lock = Lock()
+        self.moto = DomainDispatcherApplication(create_backend_app)
+        # By number: Hadoop 2.7 would look for <bucket>.<host>
+        self.servers = [make_server("127.0.0.1", 0, self.serve, True)]
+        self.endpoint = "http://127.0.0.1:%d" % self.servers[0].port
+        if tls:
+            self.certificate, key = make_ssl_devcert(str(tls / "tls"), cn="localhost")
+            self.servers.append(make_server("localhost", 0, self.serve, True, ssl_context=(self.certificate, key)))
+            self.tls_endpoint = "https://localhost:%d" % self.servers[1].port
+        for server in self.servers:
+            Thread(target=server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.shutdown()
+
+    def serve(self, environ: Record, start_response: Callable[..., Any]) -> Any:
+        """A WSGI application around moto's."""
+        body = b"" if environ.get("HTTP_TRANSFER_ENCODING") else self.body(environ)
+        path = environ["PATH_INFO"] + "?" + environ["QUERY_STRING"]
+        credential = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2]
+        parts = credential.split("/") + [""] * 3
+        call = Call(environ["REQUEST_METHOD"], path, body, parts[2], parts[0])
+        with self.lock:
+            self.calls.append(call)
+            taken = next((answer for answer in self.answers if answer.take(call)), None)
+        if taken:
+            start_response("%d Status" % taken.status, [("Content-Type", "application/xml")])
+            return [b"" if call.method == "HEAD" else taken.body]
+        return self.moto(environ, start_response)
+
+    def body(self, environ: Record) -> bytes:
+        body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        return body
+
+    def answer(self, method: str, part: str, status: int, code_or_body: str, times: Optional[int] = None) -> Answer:
+        """From now on, or so many times, answer so to requests whose path and query hold a text ("*": any method)."""
+        error = "<Error><Code>%s</Code><Message>as S3 words it</Message></Error>" % code_or_body
+        body = code_or_body if status == 200 else error
+        answer = Answer(method, part, status, body.encode(), times)
+        self.answers.insert(0, answer)
+        return answer
+
+    def changes(self) -> List[Call]:
+        """The requests that change something."""
+        return [call for call in self.calls if call.method not in ("GET", "HEAD")]
+
+    def post(self, path: str, body: str) -> None:
+        headers = {"Content-Type": "text/plain"}
+        urlopen(Request(self.endpoint + path, body.encode(), headers, method="POST"), timeout=10).close()
+
+    def reset(self) -> None:
+        self.answers.clear()
+        self.post("/moto-api/reset", "")
+        self.post("/moto-api/reset-auth", "inf")
+        self.calls.clear()
+
+    def client(self, service: str, region: str = REGION, **credentials: str) -> Any:
+        """A client of the test's own, on the road without TLS."""
+        keys = {"aws_access_key_id": KEY_ID, "aws_secret_access_key": SECRET, **credentials}
+        return boto3.Session(**keys).client(service, region_name=region, endpoint_url=self.endpoint)
+
+    def user(self, *denied: str) -> Dict[str, str]:
+        """The environment of a user who may do everything with S3 but this; moto checks every request from now on."""
+        iam = self.client("iam")
+        iam.create_user(UserName="engineer")
+        allow = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+        deny = [{"Effect": "Deny", "Action": list(denied), "Resource": "*"}] if denied else []
+        document = json.dumps({"Version": "2012-10-17", "Statement": [allow, *deny]})
+        iam.put_user_policy(UserName="engineer", PolicyName="s3", PolicyDocument=document)
+        key = iam.create_access_key(UserName="engineer")["AccessKey"]
+        self.post("/moto-api/reset-auth", "0")
+        return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+
+    def environment(self, folder: Path) -> Dict[str, str]:
+        """What points boto3, the aws CLI and etl.py to this server, with its key and no file of this machine's user."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": str(folder / "config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(folder / "credentials"),
+            "AWS_PAGER": "",
+        }
+
+    def make_bucket(self, bucket: str) -> None:
+        place = {"CreateBucketConfiguration": {"LocationConstraint": REGION}}
+        self.client("s3").create_bucket(Bucket=bucket, **place)
+
+    def upload(self, folder: Path, bucket: str, prefix: str) -> None:
+        """Put every file below a folder into a bucket that is there."""
+        s3 = self.client("s3")
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                s3.upload_file(str(path), bucket, "%s/%s" % (prefix, path.relative_to(folder).as_posix()))
+
+    def keys(self, bucket: str, prefix: str = "") -> List[str]:
+        """The keys in a bucket that begin with a prefix."""
+        return sorted(entry["Key"] for entry in self.entries(bucket, prefix))
+
+    def entries(self, bucket: str, prefix: str) -> Iterator[Record]:
+        pages = self.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return (entry for page in pages for entry in page.get("Contents", []))
+
+    def download(self, bucket: str, prefix: str, folder: Path) -> Path:
+        """Put every object below a prefix into a folder; returns the folder."""
+        s3 = self.client("s3")
+        for key in self.keys(bucket, prefix):
+            if not key.endswith("/"):
+                path = folder / key[len(prefix) :].lstrip("/")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                s3.download_file(bucket, key, str(path))
+        return folder
