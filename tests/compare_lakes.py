@@ -48,7 +48,7 @@ def relative(file: str, lake: Path) -> str:
     """The name of an input file without the folder of the input, which the report of the run tells."""
     report = json.loads(max((lake / "_runs").iterdir()).read_text("utf-8"))
     for name in ("song_data", "log_data"):
-        folder = "file://%s/" % report[name]
+        folder = "%s%s/" % ("" if "://" in report[name] else "file://", report[name])
         if file.startswith(folder):
             return "%s/%s" % (name, file[len(folder) :])
     return file

@@ -14,7 +14,11 @@ import etl
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 PATHS = [setting.name for setting in etl.SETTINGS if setting.section == "MODE"]
-VALUES = {"mode": ["S3", "LOCAL", "S3"], "max_bad_percent": ["1", "2", "3"]}  # by flag, environment, file
+VALUES = {  # by flag, environment, file
+    "mode": ["S3", "LOCAL", "S3"],
+    "max_bad_percent": ["1", "2", "3"],
+    "anonymous": ["yes", "no", "yes"],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +62,8 @@ def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_defau
 
     def value(*argv: str, env: Optional[Dict[str, str]] = None, file: str = "") -> str:
         found = getattr(config(*argv, env=env, file=file), name)
+        if name == "anonymous":
+            return "yes" if found else "no"
         return "%g" % found if name == "max_bad_percent" else str(found)
 
     default = value()
@@ -141,10 +147,47 @@ def test_symlinks_are_followed(here: Path) -> None:
     assert config("--song-data", "songs").song_data == str(here / "real songs")
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/lake", "s3a://bucket/lake", "hdfs:///lake", "hdfs://name:8020/lake"])
+@pytest.mark.parametrize("uri", ["s3://bucket/lake", "hdfs:///lake", "hdfs://name:8020/lake"])
 def test_uris_stay_as_they_are_but_for_a_slash_at_the_end(uri: str) -> None:
     assert config("--output", uri).output == uri
     assert config("--output", uri + "/").output == uri
+
+
+@pytest.mark.parametrize("scheme", ["s3", "s3a", "s3n"])
+def test_a_bucket_has_one_name(scheme: str) -> None:
+    """So that the lake is not taken for another place than the input because of the scheme."""
+    assert config("--output", scheme + "://bucket/lake/").output == "s3://bucket/lake"
+    assert refusal("--song-data", "s3://bucket/lake", "--output", scheme + "://bucket/lake").startswith(
+        "the output s3:"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "endpoint"),
+    [
+        ({}, ""),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9000/"}, "http://127.0.0.1:9000"),
+        ({"AWS_ENDPOINT_URL": "http://all", "AWS_ENDPOINT_URL_S3": "http://s3"}, "http://s3"),
+    ],
+)
+def test_a_store_of_ones_own_is_named_as_for_every_aws_client(variables: Dict[str, str], endpoint: str) -> None:
+    assert config(env=variables).endpoint == endpoint
+
+
+def test_the_region_is_the_environments_or_the_files_or_oregon() -> None:
+    file = "[AWS]\nAWS_REGION = eu-west-1\n"
+    assert config().region == "us-west-2"
+    assert config(file=file).region == "eu-west-1"
+    assert config(file=file, env={"AWS_DEFAULT_REGION": "eu-west-2"}).region == "eu-west-2"
+    assert config(file=file, env={"AWS_DEFAULT_REGION": "eu-west-2", "AWS_REGION": "eu-west-3"}).region == "eu-west-3"
+
+
+def test_a_lake_is_never_written_without_credentials() -> None:
+    paths = ["--song-data", "s3://public/songs", "--log-data", "/logs", "--anonymous", "yes", "--output"]
+    assert config(*paths, "s3://mine/lake").anonymous
+    assert config(*paths, "/lake").anonymous
+    assert refusal(*paths, "s3://public/lake") == "anonymous: the output s3://public/lake is in the bucket of an input"
+    assert refusal("--anonymous", "maybe") == "anonymous is maybe; it must be yes or no"
 
 
 def test_paths_may_hold_what_looks_like_other_notations(here: Path) -> None:
@@ -287,17 +330,6 @@ def test_secrets_are_taken_as_they_are_and_never_shown(secret: str) -> None:
     assert found.aws == {"AWS_SECRET_ACCESS_KEY": secret}
     for shown in (repr(found), str(found), "%s" % (found.aws,), "%r" % [found.aws]):
         assert secret not in shown
-
-
-def test_credentials_of_the_file_fill_an_environment_that_names_none() -> None:
-    aws = config(file="[AWS]\nAWS_ACCESS_KEY_ID = id\nAWS_SECRET_ACCESS_KEY = %s\n" % SECRET).aws
-    env: Dict[str, str] = {"HOME": "/home"}
-    etl.offer_credentials(aws, env)
-    assert env == {"HOME": "/home", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": SECRET}
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
-        env = {name: "mine"}
-        etl.offer_credentials(aws, env)
-        assert env == {name: "mine"}
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_fine(here: Path) -> None:

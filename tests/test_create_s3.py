@@ -806,7 +806,7 @@ def test_the_settings_are_those_of_dl_cfg() -> None:
     of_file = create_s3.configure(["--config", str(ROOT / "dl.cfg")], {})
     without = create_s3.configure(["--config", os.devnull], {})
     assert of_file._replace(region="", aws=etl.Secrets()) == without
-    assert of_file.region == create_s3.DEFAULT_REGION
+    assert of_file.region == etl.DEFAULT_REGION
     assert sorted(setting.name.upper() for setting in create_s3.SETTINGS) == sorted(etl.HELPER_KEYS["S3"])
 
 

@@ -1,0 +1,376 @@
+"""The job with input and lake in S3: Hadoop's S3A, as Spark brings it, against moto's server on loopback.
+
+Most tests share the session and differ in their buckets, since Hadoop keeps a client for each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence
+
+import compare_lakes
+import pytest
+from aws import KEY_ID, REGION, SECRET, Server
+from conftest import ROOT, SAMPLE
+from pyspark.sql import SparkSession
+
+import etl
+
+Rows = Dict[str, Any]
+EMRFS = "com.amazon.ws.emr.hadoop.fs.EmrFileSystem"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+def new_bucket(server: Server) -> str:
+    """A bucket that no client of another test knows."""
+    name = "lake-" + uuid.uuid4().hex[:12]
+    server.make_bucket(name)
+    return name
+
+
+@pytest.fixture
+def bucket(server: Server) -> str:
+    return new_bucket(server)
+
+
+@pytest.fixture(autouse=True)
+def playing_along(server: Server) -> None:
+    """S3 is as it should be, and has been asked nothing."""
+    server.answers.clear()
+    server.calls.clear()
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some of the sample: six song files, one of them damaged, and a day of logs with a damaged line."""
+    folder = tmp_path_factory.mktemp("input")
+    songs = sorted((SAMPLE / "song_data").rglob("*.json"))
+    damaged = [path for path in songs if not is_json(path)]
+    for path in songs[:5] + damaged[:1]:
+        copy = folder / "songs" / path.relative_to(SAMPLE / "song_data")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(str(path), str(copy))
+    (folder / "logs/2018/11").mkdir(parents=True)
+    log = sorted((SAMPLE / "log_data").rglob("*.json"))[0]
+    (folder / "logs/2018/11/events.json").write_bytes(log.read_bytes() + b'{"page": "NextSong", \n')
+    return folder
+
+
+def is_json(path: Path) -> bool:
+    with contextlib.suppress(ValueError):
+        return isinstance(json.loads(path.read_bytes()), dict)
+    return False
+
+
+class Finished(NamedTuple):
+    """A finished run."""
+
+    code: int
+    out: str
+    err: str
+
+
+Main = Callable[..., Finished]
+
+
+@pytest.fixture(scope="module")
+def main(spark: SparkSession, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Main]:
+    """etl.main() in this session, which it must not stop, with the server's address and dl.cfg's credentials."""
+    cfg = tmp_path_factory.mktemp("settings") / "dl.cfg"
+    cfg.write_text("[AWS]\nAWS_ACCESS_KEY_ID = %s\nAWS_SECRET_ACCESS_KEY = %s\n" % (KEY_ID, SECRET))
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+
+    def start_session(config: etl.Config) -> SparkSession:
+        for name in ("fs.s3a.endpoint", "fs.s3a.access.key", "fs.s3a.secret.key"):
+            hadoop.unset(name)  # a run's settings are not the next one's
+        etl.connect_s3(spark, config)
+        return spark
+
+    def run(*argv: str, endpoint: str = server.endpoint) -> Finished:
+        os.environ["AWS_ENDPOINT_URL"] = endpoint
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = etl.main(["--mode=S3", "--config=%s" % cfg, "--max-bad-percent=50", *argv])
+        assert SECRET not in out.getvalue() + err.getvalue()
+        return Finished(code, out.getvalue(), err.getvalue())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        patch.setattr(type(spark), "stop", lambda self: None)
+        patch.setattr(etl, "take_signals", lambda: None)
+        patch.setattr(etl, "start_session", start_session)
+        yield run
+
+
+@pytest.fixture(scope="module")
+def published(main: Main, server: Server, sample: Path) -> str:
+    """A bucket with the input and the lake of a run that had dl.cfg's credentials."""
+    bucket = new_bucket(server)
+    server.upload(sample, bucket, "raw")
+    server.calls.clear()
+    done = main(*uris(bucket))
+    assert done.code == 0, done.err
+    assert {call.key_id for call in server.calls} == {KEY_ID}
+    return bucket
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
+    """The lake of a LOCAL run, a process of its own, on the same input."""
+    lake = tmp_path_factory.mktemp("local") / "lake"
+    done = process("LOCAL", [str(sample / "songs"), str(sample / "logs"), str(lake)], lake.parent, {})
+    assert done.returncode == 0, done.stderr
+    return lake
+
+
+def process(mode: str, places: Sequence[str], cwd: Path, env: Dict[str, str]) -> Any:
+    """Run etl.py to its end, as a user does."""
+    paths = ["--%s=%s" % place for place in zip(FLAGS, places)]
+    command = [sys.executable, str(ROOT / "etl.py"), "--mode", mode, "--max-bad-percent", "50", *paths]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_GATEWAY")}
+    return subprocess.run(
+        command, cwd=str(cwd), env={**kept, **env}, capture_output=True, encoding="utf-8", timeout=300, check=False
+    )
+
+
+def uris(bucket: str) -> List[str]:
+    return ["--%s=s3://%s/%s" % (flag, bucket, name) for flag, name in FLAGS.items()]
+
+
+FLAGS = {"song-data": "raw/songs", "log-data": "raw/logs", "output": "the lake"}
+
+
+def same_rows(server: Server, bucket: str, expected: Path, folder: Path) -> bool:
+    """Whether the lake in the bucket holds the same rows and columns as a local one, quarantine included."""
+    lake = server.download(bucket, "the lake/", folder)
+    tables = compare_lakes.TABLES
+    assert all(compare_lakes.read(expected, table).rows for table in tables)
+    return all(compare_lakes.read(lake, table) == compare_lakes.read(expected, table) for table in tables)
+
+
+def tables_of(server: Server, bucket: str) -> Dict[str, str]:
+    """The files of the tables with their ETags."""
+    entries = server.entries(bucket, "the lake/")
+    return {entry["Key"]: entry["ETag"] for entry in entries if not entry["Key"].startswith("the lake/_")}
+
+
+# ------------------------------------------------------------------------------------ the job
+
+
+@pytest.mark.slow
+def test_a_laptop_builds_the_same_lake_in_s3(server: Server, bucket: str, sample: Path, expected: Path) -> None:
+    """A process of its own: S3A comes by itself, the credentials of the environment reach it and nothing else."""
+    server.upload(sample, bucket, "raw")
+    folder = expected.parent / "laptop"
+    folder.mkdir()
+    server.calls.clear()
+    roots = ["s3a://%s/raw/songs" % bucket, "s3://%s/raw/logs/" % bucket, "s3a://%s/the lake" % bucket]
+    done = process("S3", roots, folder, server.environment(folder))
+    assert done.returncode == 0, done.stderr
+    assert {call.key_id for call in server.calls} == {KEY_ID}
+    assert same_rows(server, bucket, expected, folder / "lake")
+    assert [key for key in server.keys(bucket, "the lake/_") if "_staging" in key or "_temporary" in key] == []
+    printed = done.stdout + done.stderr
+    assert SECRET not in printed
+    assert not any(SECRET.encode() in path.read_bytes() for path in (folder / "lake").rglob("*") if path.is_file())
+    noise = [line for line in done.stderr.splitlines() if not line.startswith("  ")]
+    assert [line for line in noise if "incubator" not in line] == []
+    assert done.stdout.startswith("\ntable ")
+    assert "s3://%s/the lake/_runs/" % bucket in done.stdout
+
+
+def test_the_credentials_of_dl_cfg_are_used_where_there_are_no_others(
+    server: Server, published: str, expected: Path, tmp_path: Path
+) -> None:
+    assert same_rows(server, published, expected, tmp_path)
+
+
+def test_public_buckets_are_read_without_a_signature_on_request(
+    main: Main, server: Server, bucket: str, sample: Path, tmp_path: Path
+) -> None:
+    server.upload(sample, bucket, "raw")
+    server.client("s3").put_bucket_policy(Bucket=bucket, Policy=json.dumps(PUBLIC(bucket)))
+    server.calls.clear()
+    done = main(*uris(bucket)[:2], "--anonymous=yes", "--output=%s" % (tmp_path / "lake"))
+    assert done.code == 0, done.err
+    assert {call.key_id for call in server.calls if bucket in call.path} == {""}
+
+
+def PUBLIC(bucket: str) -> Rows:  # noqa: N802
+    arn = "arn:aws:s3:::" + bucket
+    statement = {"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": [arn, arn + "/*"]}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def test_the_root_of_a_bucket_can_be_input_and_lake(main: Main, server: Server, bucket: str, sample: Path) -> None:
+    server.upload(sample / "songs", bucket, "")
+    server.make_bucket(bucket + "-2")
+    logs = "--log-data=%s" % (sample / "logs")
+    done = main("--song-data=s3://%s" % bucket, logs, "--output=s3://%s-2/" % bucket)
+    assert done.code == 0, done.err
+    assert any(key.startswith("songplays/year=2018/month=11/") for key in server.keys(bucket + "-2"))
+
+
+# ------------------------------------------------------------------------------------ when S3 does not play along
+
+
+def test_a_busy_s3_is_asked_again(main: Main, server: Server, published: str, expected: Path, tmp_path: Path) -> None:
+    busy = [server.answer(method, published, 503, "SlowDown", times=3) for method in ("HEAD", "GET", "PUT", "POST")]
+    before = tables_of(server, published)
+    done = main(*uris(published))
+    assert [answer.times for answer in busy] == [0, 0, 0, 0]
+    assert done.code == 0, done.err
+    assert tables_of(server, published).keys().isdisjoint(before)  # a run's files have names of their own
+    assert same_rows(server, published, expected, tmp_path)
+    assert len([key for key in server.keys(published, "the lake/_runs/") if key.endswith(".json")]) >= 2
+
+
+@pytest.mark.parametrize("denied", ["/tables/songs/year", "/tables/songplays"])
+def test_access_denied_midway_keeps_the_old_lake(denied: str, main: Main, server: Server, published: str) -> None:
+    bucket = published
+    before = tables_of(server, bucket)
+    server.answer("PUT", denied, 403, "AccessDenied")
+    done = main(*uris(bucket))
+    assert done.code == 2
+    (sentence,) = [line for line in done.err.splitlines() if line.startswith("etl.py:")]
+    table = denied.split("/")[2]
+    told = "etl.py: build %s failed, the lake is as it was: no permission: the credentials in use may not do this"
+    assert sentence.startswith(told % table)
+    assert "the lake/_staging/" in sentence.split("(")[1]
+    assert tables_of(server, bucket) == before
+    assert [key for key in server.keys(bucket, "the lake/_staging/") if key.endswith(".parquet")] == []
+
+
+NOWHERE = "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("InvalidAccessKeyId", etl.S3_REFUSALS["InvalidAccessKeyId"]),
+        ("SignatureDoesNotMatch", etl.S3_REFUSALS["SignatureDoesNotMatch"]),
+        ("ExpiredToken", "the credentials have expired: get new ones"),
+        ("AccessDenied", "no permission: the credentials in use may not do this"),
+        ("NoSuchBucket", "there is no such bucket"),
+    ],
+)
+def test_a_refusal_is_one_sentence(code: str, sentence: str, main: Main, server: Server, bucket: str) -> None:
+    status = 404 if code == "NoSuchBucket" else 403
+    server.answer("GET", bucket, status, code)
+    before = len(server.changes())
+    done = main(*uris(bucket))
+    assert done.code == 2
+    assert done.err.splitlines()[-1].startswith("etl.py: song_data s3://%s/raw/songs: %s" % (bucket, sentence))
+    assert len(server.changes()) == before
+
+
+def test_a_bucket_that_is_not_there_is_said(main: Main, bucket: str) -> None:
+    done = main(*uris(bucket)[:2], "--output=s3://no-%s/lake" % bucket)
+    assert done.code == 2
+    assert "song_data: there is no folder s3://%s/raw/songs" % bucket in done.err
+
+
+def test_an_output_bucket_that_is_not_there_is_said(main: Main, server: Server, bucket: str, sample: Path) -> None:
+    server.upload(sample, bucket, "raw")
+    done = main(*uris(bucket)[:2], "--output=s3://no-%s/lake" % bucket)
+    assert done.code == 2
+    assert done.err.endswith("etl.py: output s3://no-%s/lake: there is no such bucket\n" % bucket)
+
+
+def test_a_store_that_does_not_answer_is_said_soon(main: Main, bucket: str) -> None:
+    done = main(*uris(bucket), endpoint=NOWHERE)
+    assert done.code == 2
+    told = "etl.py: song_data s3://%s/raw/songs: S3 cannot be reached, check the network and AWS_ENDPOINT_URL\n"
+    assert done.err.endswith(told % bucket)
+
+
+def test_no_credentials_anywhere_is_said(main: Main, bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "dl.cfg").write_text("")
+    done = main(*uris(bucket), "--config=%s" % (tmp_path / "dl.cfg"))
+    assert done.code == 2
+    assert done.err.endswith("etl.py: song_data s3://%s/raw/songs: %s\n" % (bucket, etl.NO_CREDENTIALS))
+
+
+def test_others_files_are_never_replaced(main: Main, server: Server, bucket: str, sample: Path) -> None:
+    server.upload(sample, bucket, "raw")
+    server.client("s3").put_object(Bucket=bucket, Key="the lake/songs/mine.txt", Body=b"mine")
+    done = main(*uris(bucket))
+    assert done.code == 2
+    told = "etl.py: output: s3://%s/the lake holds 'songs', which this job did not make\n"
+    assert done.err.endswith(told % bucket)
+    assert server.keys(bucket, "the lake/") == ["the lake/songs/mine.txt"]
+
+
+# ------------------------------------------------------------------------------------ how S3 is reached
+
+
+def s3a(**changes: Any) -> Dict[str, str]:
+    """The configuration for a config with some differences, where Spark has found no credentials."""
+    config = etl.Config("S3", "s3://in/songs", "s3://in/logs", "s3://out/lake", 5.0)
+    return etl.s3a_conf(config._replace(**changes), signed=False, chain="the.Chain")
+
+
+def test_the_chain_of_aws_comes_before_dl_cfg() -> None:
+    conf = s3a(aws=etl.Secrets({"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": REGION}))
+    providers = conf["fs.s3a.aws.credentials.provider"].split(",")
+    assert providers[0] == "the.Chain"
+    assert providers[-1].endswith(".SimpleAWSCredentialsProvider")
+    assert (conf["fs.s3a.access.key"], conf["fs.s3a.secret.key"]) == (KEY_ID, SECRET)
+    assert "fs.s3a.session.token" not in conf
+
+
+def test_credentials_of_the_environment_are_never_mixed_with_those_of_dl_cfg() -> None:
+    config = etl.Config("S3", "s3://in/songs", "s3://in/logs", "s3://out/lake", 5.0)
+    aws = etl.Secrets({"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": "t"})
+    conf = etl.s3a_conf(config._replace(aws=aws), signed=True, chain="the.Chain")
+    assert not any(name in key for key in conf for name in ("access.key", "secret.key", "session.token", "provider"))
+
+
+@pytest.mark.parametrize(("endpoint", "tls"), [("http://127.0.0.1:9000", "false"), ("https://minio.example", "true")])
+def test_a_store_of_ones_own_has_its_buckets_in_the_path(endpoint: str, tls: str) -> None:
+    conf = s3a(endpoint=endpoint, region="eu-north-1")
+    assert conf["fs.s3a.endpoint"] == endpoint
+    assert conf["fs.s3a.path.style.access"] == "true"
+    assert conf["fs.s3a.connection.ssl.enabled"] == tls
+    assert conf["fs.s3a.endpoint.region"] == "eu-north-1"
+    assert not any("endpoint" in key or "path.style" in key for key in s3a())
+
+
+def test_only_the_buckets_of_the_input_are_anonymous() -> None:
+    anonymous = [key for key, value in s3a(anonymous=True).items() if "Anonymous" in value]
+    assert anonymous == ["fs.s3a.bucket.in.aws.credentials.provider"]
+    assert not any("Anonymous" in value for value in s3a().values())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("fs.s3.impl", EMRFS), ("mapreduce.fileoutputcommitter.algorithm.version", "1")]
+)
+def test_a_cluster_keeps_what_it_has_chosen(key: str, value: str, spark: SparkSession) -> None:
+    """EMR's own file system stays, and with it everything; elsewhere the user's Spark settings do."""
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    config = etl.Config("S3", "s3://in/songs", "s3://in/logs", "s3://out/lake", 5.0, endpoint=NOWHERE)
+    before = hadoop.get(key)
+    hadoop.set(key, value)
+    hadoop.unset("fs.s3a.endpoint")
+    if key != "fs.s3.impl":
+        spark.sparkContext._conf.set("spark.hadoop." + key, value)
+    try:
+        etl.connect_s3(spark, config)
+        assert hadoop.get(key) == value
+        assert (hadoop.get("fs.s3a.endpoint") == NOWHERE) == (key != "fs.s3.impl")
+    finally:
+        hadoop.set(key, before)
