@@ -7,6 +7,7 @@ EMR := .venv-emr
 EMR_SETUP ?= ../shared/emr-5.30.0/setup.sh
 LAKE ?= lake
 KEEP_LAKES ?= build/lakes
+TESTS ?= etl.py $(wildcard tests/test_*.py)
 
 # Another Spark, or another Python's packages, must not leak in from the caller's environment
 unexport SPARK_HOME SPARK_CONF_DIR PYTHONPATH PYTHONHOME PYSPARK_DRIVER_PYTHON
@@ -21,7 +22,7 @@ spark4 = $(call spark,$(SPARK4),.ci/java.sh -m jdk.incubator.vector 17 21 25)
 usable = $(if $(shell $(1)/bin/python -c '' 2>&1 || echo no),FORCE)
 
 .DEFAULT_GOAL := help
-.PHONY: help run query test test-emr test-spark4 compare mutations lint format clean FORCE
+.PHONY: help run query test test-cloud test-emr test-spark4 compare mutations lint format clean FORCE
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -36,13 +37,16 @@ query: $(VENV)/.query ## run the SQL in Q="..." on the lake (LAKE=path to anothe
 	@$(VENV)/bin/python -c "$$QUERY"
 
 test: $(VENV)/.test ## run the tests (ARGS="..." adds options of pytest)
-	@$(spark35) -m pytest $(ARGS)
+	@$(spark35) -m pytest $(TESTS) $(ARGS)
+
+test-cloud: $(VENV)/.test ## run the tests with S3, EMR and clusters, all on this machine
+	@[ ! -f "$(EMR_SETUP)" ] || { $(emr_runtime) true; }; $(spark35) -m pytest -rs tests/cloud $(ARGS)
 
 test-emr: $(EMR)/.test ## run the tests on the Python, Spark and Java of EMR 5.30.0
-	@$(emr_runtime) $(call spark,$(EMR),echo "$$EMR_JAVA_HOME") -m pytest $(ARGS)
+	@$(emr_runtime) $(call spark,$(EMR),echo "$$EMR_JAVA_HOME") -m pytest $(TESTS) $(ARGS)
 
 test-spark4: $(SPARK4)/.test ## run the tests on the newest Spark
-	@$(spark4) -m pytest $(ARGS)
+	@$(spark4) -m pytest $(TESTS) $(ARGS)
 
 compare: $(VENV)/.test ## compare the lakes that the tests built on each Spark (EXPECT=3: on so many)
 	@$(VENV)/bin/python tests/compare_lakes.py "$(KEEP_LAKES)" --expect $(or $(EXPECT),2)
@@ -88,7 +92,7 @@ $(EMR)/.test: tests/requirements-py37.txt $(call usable,$(EMR))
 	@$(EMR)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements-py37.txt
 	@touch $@
 
-$(EMR)/.test test-emr: SHELL := bash
+$(EMR)/.test test-emr test-cloud: SHELL := bash
 
 # The script that installs EMR's runtime leaves EMR_PYTHON and EMR_JAVA_HOME in the environment
 emr_runtime = if [ -z "$$EMR_PYTHON" ]; then [ -f "$(EMR_SETUP)" ] || { echo "No EMR runtime: EMR_SETUP=$(EMR_SETUP) is not there" >&2; exit 1; }; . "$(EMR_SETUP)"; fi &&

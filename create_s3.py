@@ -36,7 +36,6 @@ SETTINGS = (
     etl.Setting("bucket", "S3", "the bucket", {"": "sparkify-dl-sp"}),
     etl.Setting("script", "S3", "where the job goes in it", {"": "sparkify-scripts/spark-etl.py"}),
 )
-OUTPUT = next(setting for setting in etl.SETTINGS if setting.name == "output")
 
 LOGS = "emr-logs/"  # of clusters; not logs/, where somebody may keep the input
 TLS_ONLY = "SparkifyTlsOnly"
@@ -93,7 +92,6 @@ class Config(NamedTuple):
     bucket: str
     script: str
     region: str  # "" is the profile's or the default
-    output: str
     dry_run: bool = False
     delete: bool = False
     yes: bool = False
@@ -146,7 +144,6 @@ def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
     """
     flags = arguments(argv)
     values = etl.read_config_file(etl.config_file(flags.config))
-    flags.output = None  # a setting of the job: it has no flag here
     bucket, script = (etl.lookup(setting, flags, env, values, "") for setting in SETTINGS)
     regions = [
         flags.region,
@@ -158,7 +155,6 @@ def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
         bucket=bucket,
         script=script,
         region=next((region.strip() for region in regions if region and region.strip()), ""),
-        output=etl.lookup(OUTPUT, flags, env, values, "S3").rstrip("/"),
         dry_run=flags.dry_run,
         delete=flags.delete,
         yes=flags.yes,
@@ -513,10 +509,10 @@ def read_script(path: str, forbidden: Sequence[str]) -> bytes:
 
 
 def next_command(config: Config) -> str:
-    """What to do with it: on a cluster there is no dl.cfg, so the output is named."""
-    ours = config.output.split("/")[2:3] == [config.bucket]
-    output = config.output if ours else "s3://%s/sparkify-data" % config.bucket
-    return "next: spark-submit s3://%s/%s --mode S3 --output %s" % (config.bucket, config.script, output)
+    """What to do with it; etl_job.sh does not know this command's flags."""
+    places = zip(SETTINGS, (config.bucket, config.script))
+    named = ["%s=%s " % (setting.name.upper(), place) for setting, place in places if place != setting.default[""]]
+    return "next: %s./etl_job.sh" % "".join(named)
 
 
 # ------------------------------------------------------------------------------------ removing it

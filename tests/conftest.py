@@ -22,8 +22,6 @@ SAMPLE = ROOT / "data"
 
 # No tests: a command of its own, which only the default environment has the packages for.
 collect_ignore = ["compare_lakes.py"]
-if sys.version_info < (3, 9):  # they need create_s3.py or moto, for which EMR's Python 3.7 is too old
-    collect_ignore += ["test_create_s3.py", "test_end_to_end.py", "test_etl_job.py", "test_iam.py", "test_s3.py"]
 
 # Tests pay for Java's start and compiler, not for its peak: the quick compiler alone makes them twice as fast.
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")

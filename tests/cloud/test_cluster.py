@@ -133,7 +133,8 @@ def test_a_run_that_fails_on_a_cluster_says_why_and_returns_its_code(cluster: Cl
     paths = ["--song-data", str(tmp_path / "none"), "--log-data", str(SAMPLE / "log_data"), "--output", "lake"]
     done = submit(cluster, tmp_path, *paths).done
     assert done.returncode == 2
-    assert "etl.py: song_data: there is no folder %s\n" % (tmp_path / "none") in done.stdout  # spark-submit joins what its Python prints
+    # spark-submit joins what its Python prints
+    assert "etl.py: song_data: there is no folder %s\n" % (tmp_path / "none") in done.stdout
 
 
 def test_without_an_s3_client_the_run_says_how_to_get_one(cluster: Cluster, tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_a_bucket_is_made_with_every_setting_and_the_script(create: Create, s3: 
         "lifecycle: set to abort uploads after 7 days and remove emr-logs/ after 30",
         "script %s: uploaded" % place,
         "script %s: verified, %d bytes, sha256 [0-9a-f]{64}" % (place, (ROOT / "etl.py").stat().st_size),
-        "next: spark-submit %s --mode S3 --output s3://sparkify-dl-sp/sparkify-data" % place,
+        "next: ./etl_job.sh",
     ]
     assert len(done.out.splitlines()) == len(patterns)
     for line, pattern in zip(done.out.splitlines(), patterns):
@@ -781,17 +781,14 @@ def test_boto3_finds_credentials_before_dl_cfg_does(
     assert found() == ("of dl.cfg", "token")
 
 
-@pytest.mark.parametrize(
-    ("output", "expected"),
-    [
-        ("s3://sparkify-dl-sp/lake/", "s3://sparkify-dl-sp/lake"),
-        ("s3://other/lake", "s3://sparkify-dl-sp/sparkify-data"),
-    ],
-)
-def test_the_next_command_writes_into_this_bucket(output: str, expected: str) -> None:
-    write_config("[S3]\nOUTPUT = %s\n" % output)
-    command = create_s3.next_command(create_s3.configure([], {}))
-    assert command == "next: spark-submit s3://%s/%s --mode S3 --output %s" % (BUCKET, SCRIPT, expected)
+def test_the_next_command_finds_what_was_made() -> None:
+    def command(*argv: str) -> str:
+        return create_s3.next_command(create_s3.configure(argv, {}))
+
+    assert command() == "next: ./etl_job.sh"
+    assert command("--bucket=mine") == "next: BUCKET=mine ./etl_job.sh"
+    both = "next: BUCKET=mine SCRIPT=jobs/etl.py ./etl_job.sh"
+    assert command("--bucket=mine", "--script=jobs/etl.py") == both
 
 
 def test_an_endpoint_has_buckets_in_its_paths_and_aws_does_not() -> None:

@@ -9,17 +9,13 @@ import contextlib
 import io
 import json
 import os
-import shutil
-import subprocess
-import sys
 import uuid
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
-import compare_lakes
 import pytest
 from aws import KEY_ID, REGION, SECRET, Server
-from conftest import ROOT, SAMPLE
+from lakes import local_lake, run_job, same_rows, small_sample
 from pyspark.sql import SparkSession
 
 import etl
@@ -56,24 +52,7 @@ def playing_along(server: Server) -> None:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some of the sample: six song files, one of them damaged, and a day of logs with a damaged line."""
-    folder = tmp_path_factory.mktemp("input")
-    songs = sorted((SAMPLE / "song_data").rglob("*.json"))
-    damaged = [path for path in songs if not is_json(path)]
-    for path in songs[:5] + damaged[:1]:
-        copy = folder / "songs" / path.relative_to(SAMPLE / "song_data")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(str(path), str(copy))
-    (folder / "logs/2018/11").mkdir(parents=True)
-    log = sorted((SAMPLE / "log_data").rglob("*.json"))[0]
-    (folder / "logs/2018/11/events.json").write_bytes(log.read_bytes() + b'{"page": "NextSong", \n')
-    return folder
-
-
-def is_json(path: Path) -> bool:
-    with contextlib.suppress(ValueError):
-        return isinstance(json.loads(path.read_bytes()), dict)
-    return False
+    return small_sample(tmp_path_factory.mktemp("input"))
 
 
 class Finished(NamedTuple):
@@ -130,21 +109,7 @@ def published(main: Main, server: Server, sample: Path) -> str:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
-    """The lake of a LOCAL run, a process of its own, on the same input."""
-    lake = tmp_path_factory.mktemp("local") / "lake"
-    done = process("LOCAL", [str(sample / "songs"), str(sample / "logs"), str(lake)], lake.parent, {})
-    assert done.returncode == 0, done.stderr
-    return lake
-
-
-def process(mode: str, places: Sequence[str], cwd: Path, env: Dict[str, str]) -> Any:
-    """Run etl.py to its end, as a user does."""
-    paths = ["--%s=%s" % place for place in zip(FLAGS, places)]
-    command = [sys.executable, str(ROOT / "etl.py"), "--mode", mode, "--max-bad-percent", "50", *paths]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_GATEWAY")}
-    return subprocess.run(
-        command, cwd=str(cwd), env={**kept, **env}, capture_output=True, encoding="utf-8", timeout=300, check=False
-    )
+    return local_lake(sample, tmp_path_factory.mktemp("local") / "lake")
 
 
 def uris(bucket: str) -> List[str]:
@@ -152,14 +117,6 @@ def uris(bucket: str) -> List[str]:
 
 
 FLAGS = {"song-data": "raw/songs", "log-data": "raw/logs", "output": "the lake"}
-
-
-def same_rows(server: Server, bucket: str, expected: Path, folder: Path) -> bool:
-    """Whether the lake in the bucket holds the same rows and columns as a local one, quarantine included."""
-    lake = server.download(bucket, "the lake/", folder)
-    tables = compare_lakes.TABLES
-    assert all(compare_lakes.read(expected, table).rows for table in tables)
-    return all(compare_lakes.read(lake, table) == compare_lakes.read(expected, table) for table in tables)
 
 
 def tables_of(server: Server, bucket: str) -> Dict[str, str]:
@@ -179,10 +136,10 @@ def test_a_laptop_builds_the_same_lake_in_s3(server: Server, bucket: str, sample
     folder.mkdir()
     server.calls.clear()
     roots = ["s3a://%s/raw/songs" % bucket, "s3://%s/raw/logs/" % bucket, "s3a://%s/the lake" % bucket]
-    done = process("S3", roots, folder, server.environment(folder))
+    done = run_job("S3", *roots, cwd=folder, env=server.environment(folder))
     assert done.returncode == 0, done.stderr
     assert {call.key_id for call in server.calls} == {KEY_ID}
-    assert same_rows(server, bucket, expected, folder / "lake")
+    assert same_rows(server.download(bucket, "the lake/", folder / "lake"), expected)
     assert [key for key in server.keys(bucket, "the lake/_") if "_staging" in key or "_temporary" in key] == []
     printed = done.stdout + done.stderr
     assert SECRET not in printed
@@ -196,7 +153,7 @@ def test_a_laptop_builds_the_same_lake_in_s3(server: Server, bucket: str, sample
 def test_the_credentials_of_dl_cfg_are_used_where_there_are_no_others(
     server: Server, published: str, expected: Path, tmp_path: Path
 ) -> None:
-    assert same_rows(server, published, expected, tmp_path)
+    assert same_rows(server.download(published, "the lake/", tmp_path), expected)
 
 
 def test_public_buckets_are_read_without_a_signature_on_request(
@@ -235,7 +192,7 @@ def test_a_busy_s3_is_asked_again(main: Main, server: Server, published: str, ex
     assert [answer.times for answer in busy] == [0, 0, 0, 0]
     assert done.code == 0, done.err
     assert tables_of(server, published).keys().isdisjoint(before)  # a run's files have names of their own
-    assert same_rows(server, published, expected, tmp_path)
+    assert same_rows(server.download(published, "the lake/", tmp_path), expected)
     assert len([key for key in server.keys(published, "the lake/_runs/") if key.endswith(".json")]) >= 2
 
 
