@@ -553,16 +553,6 @@ LAPTOP_CONF = {
     "spark.ui.enabled": "false",
     "spark.sql.files.openCostInBytes": "131072",  # pack thousands of small files into few tasks
 }
-S3A_CONF = {
-    # Files appear when their task ends, not once more when all have: each time is a copy on S3. Safe here, since nobody
-    # reads the staging folder before the job is done, and a task that runs twice writes the same names.
-    "mapreduce.fileoutputcommitter.algorithm.version": "2",
-}
-IMPATIENT_CONF = {
-    "fs.s3a.attempts.maximum": "2",
-    "fs.s3a.retry.limit": "1",
-    "fs.s3a.connection.establish.timeout": "5000",  # milliseconds
-}
 # An appender that gets nothing: without one Spark takes the configuration for a missing one.
 LOG4J = """\
 rootLogger.level=off
@@ -718,8 +708,16 @@ DEFAULT_CHAINS = (
     "com.amazonaws.auth.DefaultAWSCredentialsProviderChain",
 )
 ANONYMOUS = "org.apache.hadoop.fs.s3a.AnonymousAWSCredentialsProvider"
-
-
+S3A_CONF = {
+    # Files appear when their task ends, not once more when all have: each time is a copy on S3. Safe here, since nobody
+    # reads the staging folder before the job is done, and a task that runs twice writes the same names.
+    "mapreduce.fileoutputcommitter.algorithm.version": "2",
+}
+IMPATIENT_CONF = {
+    "fs.s3a.attempts.maximum": "2",
+    "fs.s3a.retry.limit": "1",
+    "fs.s3a.connection.establish.timeout": "5000",  # milliseconds
+}
 NO_CREDENTIALS = (
     "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE,"
     " or fill in [AWS] of dl.cfg"
@@ -744,7 +742,7 @@ S3_FAILURES = {
 
 def s3_failure(text: str) -> str:
     """What went wrong with S3 as one sentence, from the messages of its clients; "" for anything else."""
-    if not re.search("(?i)s3|aws", text):
+    if not re.search("s3a?://|amazon", text):
         return ""
     known = {**S3_REFUSALS, **S3_FAILURES}
     sentence = next((known[pattern] for pattern in known if re.search(pattern, text)), "")
@@ -818,7 +816,8 @@ def connect_s3(spark: SparkSession, config: Config) -> None:
     chain = next(name for name in DEFAULT_CHAINS if known[name])
     chosen = {key for key, _ in spark.sparkContext.getConf().getAll()}
     for key, value in s3a_conf(config, bool(hadoop.get("fs.s3a.access.key")), chain).items():
-        if "spark.hadoop." + key not in chosen:
+        of_site = [source for source in hadoop.getPropertySources(key) or [] if source.endswith("-site.xml")]
+        if not of_site and "spark.hadoop." + key not in chosen:
             hadoop.set(key, value)  # not Spark's own configuration: a web page shows that
 
 

@@ -9,6 +9,9 @@ import contextlib
 import io
 import json
 import os
+import shutil
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple
@@ -133,16 +136,23 @@ def test_a_laptop_builds_the_same_lake_in_s3(server: Server, bucket: str, sample
     """A process of its own: S3A comes by itself, the credentials of the environment reach it and nothing else."""
     server.upload(sample, bucket, "raw")
     folder = expected.parent / "laptop"
-    folder.mkdir()
+    (folder / "java/bin").mkdir(parents=True)
+    real = Path(os.environ.get("JAVA_HOME") or Path(shutil.which("java") or "").resolve().parents[1])
+    java = folder / "java/bin/java"
+    java.write_text('#!/bin/sh\nprintf "%%s\\n" "$@" >>"%s"\nexec "%s/bin/java" "$@"\n' % (folder / "seen", real))
+    java.chmod(0o755)
     server.calls.clear()
     roots = ["s3a://%s/raw/songs" % bucket, "s3://%s/raw/logs/" % bucket, "s3a://%s/the lake" % bucket]
-    done = run_job("S3", *roots, cwd=folder, env=server.environment(folder))
+    done = run_job("S3", *roots, cwd=folder, env={**server.environment(folder), "JAVA_HOME": str(folder / "java")})
     assert done.returncode == 0, done.stderr
     assert {call.key_id for call in server.calls} == {KEY_ID}
     assert same_rows(server.download(bucket, "the lake/", folder / "lake"), expected)
     assert [key for key in server.keys(bucket, "the lake/_") if "_staging" in key or "_temporary" in key] == []
     printed = done.stdout + done.stderr
     assert SECRET not in printed
+    command_line = (folder / "seen").read_text("utf-8")
+    assert "hadoop-aws" in command_line
+    assert not any(secret in command_line for secret in (SECRET, KEY_ID))
     assert not any(SECRET.encode() in path.read_bytes() for path in (folder / "lake").rglob("*") if path.is_file())
     noise = [line for line in done.stderr.splitlines() if not line.startswith("  ")]
     assert [line for line in noise if "incubator" not in line] == []
@@ -272,6 +282,52 @@ def test_others_files_are_never_replaced(main: Main, server: Server, bucket: str
     assert server.keys(bucket, "the lake/") == ["the lake/songs/mine.txt"]
 
 
+# ------------------------------------------------------------------------------------ how S3's client is fetched
+
+IVY = """\
+:: loading settings :: url = jar:file:/pyspark/jars/ivy-2.5.1.jar!/org/apache/ivy/core/settings/ivysettings.xml
+The jars for the packages stored in: /home/me/.ivy2/jars
+downloading https://example.org/org/apache/hadoop/hadoop-aws/3.3.4/hadoop-aws-3.3.4.jar ...
+\t[SUCCESSFUL ] org.apache.hadoop#hadoop-aws;3.3.4!hadoop-aws.jar (95ms)
+"""
+LAUNCHER = """\
+import sys
+print(sys.argv[1], file=sys.stderr, flush=True)
+sys.exit(int(input()))
+"""
+
+
+def launch(said: etl.Launch, text: str, code: int) -> subprocess.Popen[bytes]:
+    """Start a process that prints a text, waits to be told to, and ends."""
+    with said.sifted():
+        process = subprocess.Popen([sys.executable, "-c", LAUNCHER, text], stdin=subprocess.PIPE)
+        process.communicate(b"%d\n" % code)
+        if code:
+            raise RuntimeError("Java gateway process exited")
+    return process
+
+
+def test_only_downloads_are_told_of_what_the_launcher_says(capfd: pytest.CaptureFixture[str]) -> None:
+    failed = etl.Launch(sift=True)
+    with pytest.raises(RuntimeError):
+        launch(failed, IVY + "::          UNRESOLVED DEPENDENCIES         ::", 1)
+    assert capfd.readouterr() == ("", "  downloading %-28s\n" % "hadoop-aws-3.3.4.jar")
+    told = failed.failure({etl.PACKAGES: "org.apache.hadoop:hadoop-aws:3.3.4"})
+    assert told.startswith("Spark's S3 client, org.apache.hadoop:hadoop-aws:3.3.4, could not be downloaded: check the")
+
+
+def test_another_failure_is_not_taken_for_a_missing_download() -> None:
+    failed = etl.Launch(sift=True)
+    with pytest.raises(RuntimeError):
+        launch(failed, IVY + "Error: could not create the Java Virtual Machine", 1)
+    assert failed.failure({}) == ""
+
+
+def test_with_verbose_the_launcher_speaks_for_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    launch(etl.Launch(sift=False), IVY, 0)
+    assert capfd.readouterr().err == IVY + "\n"
+
+
 # ------------------------------------------------------------------------------------ how S3 is reached
 
 
@@ -331,3 +387,18 @@ def test_a_cluster_keeps_what_it_has_chosen(key: str, value: str, spark: SparkSe
         assert (hadoop.get("fs.s3a.endpoint") == NOWHERE) == (key != "fs.s3.impl")
     finally:
         hadoop.set(key, before)
+
+
+def test_what_a_site_has_configured_stays(spark: SparkSession, tmp_path: Path) -> None:
+    jvm: Any = spark.sparkContext._jvm
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    site = "<configuration><property><name>fs.s3a.endpoint</name><value>of-the-site</value></property></configuration>"
+    (tmp_path / "core-site.xml").write_text(site)
+    before = hadoop.get("fs.s3a.endpoint") or ""
+    hadoop.unset("fs.s3a.endpoint")
+    hadoop.addResource(jvm.org.apache.hadoop.fs.Path((tmp_path / "core-site.xml").as_uri()))
+    try:
+        etl.connect_s3(spark, etl.Config("S3", "s3://in/s", "s3://in/l", "s3://out/lake", 5.0, endpoint=NOWHERE))
+        assert hadoop.get("fs.s3a.endpoint") == "of-the-site"
+    finally:
+        hadoop.set("fs.s3a.endpoint", before)
