@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
 ROOT = Path(__file__).resolve().parents[1]
+EMRFS = "com.amazon.ws.emr.hadoop.fs.EmrFileSystem"
 NEEDED = ("etl.py", "pyproject.toml", "tests", "data")
 
 
@@ -28,7 +29,7 @@ class Mutation(NamedTuple):
     rule: str
     old: str  # is in etl.py exactly once
     new: str
-    tests: str  # file without test_ and .py, a blank, what pytest -k takes
+    tests: str  # file below tests without test_ and .py, a blank, what pytest -k takes
 
 
 MUTATIONS = [
@@ -262,6 +263,32 @@ MUTATIONS = [
         "config where_a_table_goes",
     ),
     Mutation("others' files are not replaced", "if strangers and not", "if False and not", "config somebody_else"),
+    # S3
+    Mutation("S3: a bucket has one name", '"^s3[an]://"', '"^s3n://"', "config one_name"),
+    Mutation(
+        "S3: the lake is signed for", "if config.anonymous and bucket_of", "if False and bucket_of", "config never"
+    ),
+    Mutation("S3: dl.cfg comes last", "(chain, *PROVIDERS)", "(*PROVIDERS, chain)", "cloud/s3 chain_of_aws"),
+    Mutation("S3: credentials are never mixed", "if not signed:", "if True:", "cloud/s3 never_mixed"),
+    Mutation(
+        "S3: own stores have paths", 'path.style.access"] = "true"', 'path.style.access"] = ""', "cloud/s3 ones_own"
+    ),
+    Mutation("S3: only inputs are anonymous", "in buckets})", 'in [*buckets, "out"]})', "cloud/s3 are_anonymous"),
+    Mutation("S3: EMR's file system stays", "not in (S3A, ", 'not in (S3A, "%s", ' % EMRFS, "cloud/s3 has_chosen"),
+    Mutation("S3: a user's settings stay", ' and "spark.hadoop." + key not in chosen', "", "cloud/s3 has_chosen"),
+    Mutation("S3: a site's settings stay", "if not of_site and ", "if ", "cloud/s3 site_has"),
+    Mutation(
+        "S3: others' files are not replaced",
+        "refuse_strangers(config.output, Store(spark, config.output).exists)",
+        "pass",
+        "cloud/s3 others_files",
+    ),
+    Mutation(
+        "S3: an input that is not there is said",
+        "if is_uri(uri) and not exists_now(spark, uri, name):",
+        "if False:",
+        "cloud/s3 bucket_that_is_not_there",
+    ),
 ]
 
 
@@ -284,6 +311,12 @@ def try_out(mutation: Mutation) -> Outcome:
     return Outcome(mutation, verdict, time.time() - start, output)
 
 
+def test_file(name: str) -> str:
+    """The file of a mutation's tests: cloud/s3 is tests/cloud/test_s3.py."""
+    folder, _, file = name.rpartition("/")
+    return os.path.join("tests", folder, "test_%s.py" % file)
+
+
 def run_tests(source: str, tests: str) -> Tuple[int, str]:
     """Run tests on a copy of the project that has this etl.py; returns pytest's exit code and output."""
     file, _, selection = tests.partition(" ")
@@ -300,7 +333,7 @@ def run_tests(source: str, tests: str) -> Tuple[int, str]:
                 "-x",
                 "-p",
                 "no:cacheprovider",
-                "tests/test_%s.py" % file,
+                test_file(file),
                 "-k",
                 selection,
             ],
@@ -322,7 +355,7 @@ def green_before(chosen: Sequence[Mutation]) -> bool:
     for file, parts in selections.items():
         code, output = run_tests(source, "%s %s" % (file, " or ".join(sorted(parts))))
         if code:
-            print("tests/test_%s.py fails before any rule is broken\n%s" % (file, output[-2000:]))
+            print("%s fails before any rule is broken\n%s" % (test_file(file), output[-2000:]))
             return False
     return True
 
