@@ -93,6 +93,11 @@ def emr(aws: Server) -> Any:
     return aws.client("emr")
 
 
+def hear_ctrl_c() -> None:
+    """Tests that run in the background ignore Ctrl-C, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Project:
     """A copy of the project without dl.cfg, in a folder with a space in its name, and a user somewhere else."""
 
@@ -135,7 +140,8 @@ class Project:
         """Run etl_job.sh in the user's folder; None drops a variable."""
         variables = {k: v for k, v in {**self.environment, **(env or {})}.items() if v is not None}
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs}
-        return subprocess.Popen([str(self.folder / "etl_job.sh"), *argv], env=variables, cwd=str(self.home), **pipes)
+        command = [str(self.folder / "etl_job.sh"), *argv]
+        return subprocess.Popen(command, env=variables, cwd=str(self.home), preexec_fn=hear_ctrl_c, **pipes)
 
     def finish(self, process: subprocess.Popen[bytes]) -> Done:
         """Whatever it has done: neither output nor a command line shows a secret, and complaints have their form."""
