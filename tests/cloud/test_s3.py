@@ -116,7 +116,11 @@ def expected(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
 
 
 def uris(bucket: str) -> List[str]:
-    return ["--%s=s3://%s/%s" % (flag, bucket, name) for flag, name in FLAGS.items()]
+    return ["--%s=%s" % place for place in zip(FLAGS, uris_of(bucket))]
+
+
+def uris_of(bucket: str) -> List[str]:
+    return ["s3://%s/%s" % (bucket, name) for name in FLAGS.values()]
 
 
 FLAGS = {"song-data": "raw/songs", "log-data": "raw/logs", "output": "the lake"}
@@ -164,6 +168,19 @@ def test_the_credentials_of_dl_cfg_are_used_where_there_are_no_others(
     server: Server, published: str, expected: Path, tmp_path: Path
 ) -> None:
     assert same_rows(server.download(published, "the lake/", tmp_path), expected)
+
+
+def test_a_profile_comes_before_dl_cfg(server: Server, bucket: str, tmp_path: Path) -> None:
+    """A process of its own, since the AWS client reads profiles once."""
+    profile = "[mine]\naws_access_key_id = AKIAPROFILEPROFILE00\naws_secret_access_key = %s\n" % SECRET
+    (tmp_path / "credentials").write_text(profile)
+    (tmp_path / "dl.cfg").write_text("[AWS]\nAWS_ACCESS_KEY_ID = %s\nAWS_SECRET_ACCESS_KEY = %s\n" % (KEY_ID, SECRET))
+    env = {name: value for name, value in server.environment(tmp_path).items() if "ACCESS_KEY" not in name}
+    server.calls.clear()
+    done = run_job("S3", *uris_of(bucket), cwd=tmp_path, env={**env, "AWS_PROFILE": "mine"})
+    assert done.returncode == 2
+    assert "etl.py: song_data: there is no folder s3://%s/raw/songs\n" % bucket in done.stderr
+    assert {call.key_id for call in server.calls} == {"AKIAPROFILEPROFILE00"}
 
 
 def test_public_buckets_are_read_without_a_signature_on_request(
