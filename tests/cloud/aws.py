@@ -10,6 +10,9 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 from urllib.request import Request, urlopen
 
 import boto3
+import pytest
+from botocore.loaders import create_loader
+from moto.iam.access_control import IAMPolicyStatement, PermissionResult
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server, make_ssl_devcert
 
@@ -174,3 +177,30 @@ class Server:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 s3.download_file(bucket, key, str(path))
         return folder
+
+
+def prepare(patch: pytest.MonkeyPatch) -> None:
+    """For scripts that run in this process: moto, which ignores the conditions of a policy, knows what TLS means for
+    the one of our bucket; boto3 reads its descriptions once, which takes longer than all that is asked of S3.
+    """
+    really = IAMPolicyStatement.is_action_permitted
+
+    def with_tls(self: Any, *args: Any, **kwargs: Any) -> PermissionResult:
+        if self._statement.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}:
+            return PermissionResult.NEUTRAL
+        return really(self, *args, **kwargs)
+
+    patch.setattr(IAMPolicyStatement, "is_action_permitted", with_tls)
+    patch.setattr("botocore.session.create_loader", shared_loader(create_loader))
+
+
+def shared_loader(create_loader: Callable[..., Any]) -> Callable[..., Any]:
+    """boto3's way to make a loader of its descriptions, with what the others have read."""
+    read: Record = {}
+
+    def create(*args: Any) -> Any:
+        loader = create_loader(*args)
+        loader._cache = read
+        return loader
+
+    return create

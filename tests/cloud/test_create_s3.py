@@ -18,10 +18,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import pytest
-from aws import KEY_ID, SECRET, Server
-from botocore.loaders import create_loader
+from aws import KEY_ID, SECRET, Server, prepare
 from conftest import ROOT
-from moto.iam.access_control import IAMPolicyStatement, PermissionResult
 
 import create_s3
 import etl
@@ -38,32 +36,11 @@ LIST_OF_BUCKETS = (
 Record = Dict[str, Any]
 
 
-def shared_loader(create_loader: Callable[..., Any]) -> Callable[..., Any]:
-    """boto3's way to make a loader of its descriptions, with what the others have read."""
-    read: Record = {}
-
-    def create(*args: Any) -> Any:
-        loader = create_loader(*args)
-        loader._cache = read
-        return loader
-
-    return create
-
-
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests."""
-    really = IAMPolicyStatement.is_action_permitted
-
-    def with_tls(self: Any, *args: Any, **kwargs: Any) -> PermissionResult:
-        if self._statement.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}:
-            return PermissionResult.NEUTRAL
-        return really(self, *args, **kwargs)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(IAMPolicyStatement, "is_action_permitted", with_tls)
-        # Each session would read boto3's descriptions of S3 again, which takes longer than all that is asked of S3.
-        patch.setattr("botocore.session.create_loader", shared_loader(create_loader))
+        prepare(patch)
         patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0)
         server = Server(tls=tmp_path_factory.mktemp("tls"))
         yield server

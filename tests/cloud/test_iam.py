@@ -19,13 +19,11 @@ from urllib.parse import parse_qs
 
 import parliament
 import pytest
-from aws import REGION, Server
+from aws import REGION, Server, prepare
 from botocore.exceptions import ClientError
-from botocore.loaders import create_loader
 from conftest import ROOT
-from moto.iam.access_control import IAMPolicyStatement, IAMRequestBase, PermissionResult
+from moto.iam.access_control import IAMRequestBase
 from moto.s3 import responses
-from test_create_s3 import shared_loader
 
 import create_s3
 import etl
@@ -323,18 +321,10 @@ MY_RULE = {"ID": "mine", "Status": "Enabled", "Filter": {"Prefix": "tmp/"}, "Exp
 
 @pytest.fixture(scope="module")
 def enforcing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that calls permissions what AWS calls them and knows what TLS means for the policy of our bucket."""
-    really = IAMPolicyStatement.is_action_permitted
-
-    def with_tls(self: Any, *args: Any, **kwargs: Any) -> PermissionResult:
-        if self._statement.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}:
-            return PermissionResult.NEUTRAL
-        return really(self, *args, **kwargs)
-
+    """A server that calls permissions what AWS calls them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(IAMPolicyStatement, "is_action_permitted", with_tls)
+        prepare(patch)
         patch.setattr(IAMRequestBase, "check_signature", lambda self: None)  # wrong for a / or = in a query or key
-        patch.setattr("botocore.session.create_loader", shared_loader(create_loader))
         for method, names in AWS_NAMES.items():
             for part, name in names.items():
                 patch.setitem(responses.ACTION_MAP["BUCKET"][method], part, name)
