@@ -104,7 +104,7 @@ def submit(cluster: Cluster, folder: Path, *argv: str) -> Submitted:
     done = subprocess.run(
         command, cwd=str(cwd), env=cluster.env, capture_output=True, encoding="utf-8", timeout=300, check=False
     )
-    files = [path for path in sorted(log.rglob("*")) if path.is_file() and path.stat().st_size]
+    files = [path for path in sorted(log.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     return Submitted(done, [json.loads(line) for path in files for line in path.read_bytes().splitlines()])
 
 
