@@ -145,20 +145,14 @@ def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
     flags = arguments(argv)
     values = etl.read_config_file(etl.config_file(flags.config))
     bucket, script = (etl.lookup(setting, flags, env, values, "") for setting in SETTINGS)
-    regions = [
-        flags.region,
-        env.get("AWS_REGION"),
-        env.get("AWS_DEFAULT_REGION"),
-        values.get(("AWS", "AWS_REGION")),
-    ]
     config = Config(
         bucket=bucket,
         script=script,
-        region=next((region.strip() for region in regions if region and region.strip()), ""),
+        region=(flags.region or "").strip() or etl.region_name(env, values),
         dry_run=flags.dry_run,
         delete=flags.delete,
         yes=flags.yes,
-        aws=etl.Secrets({key: values["AWS", key] for key in etl.AWS_KEYS if ("AWS", key) in values}),
+        aws=etl.secrets_of_file(values),
         endpoint=etl.endpoint_url(env),
     )
     refuse_names(config)

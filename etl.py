@@ -378,7 +378,6 @@ def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
         if setting.section == "MODE":
             given = getattr(flags, setting.name) or env.get(setting.name.upper(), "").strip()
             found[setting.name] = absolute(found[setting.name], os.getcwd() if given else here)
-    regions = (env.get("AWS_REGION"), env.get("AWS_DEFAULT_REGION"), values.get(("AWS", "AWS_REGION")))
     config = Config(
         mode=mode,
         song_data=found["song_data"],
@@ -386,9 +385,9 @@ def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
         output=found["output"],
         max_bad_percent=number_between(found["max_bad_percent"], "max_bad_percent", 0, 100),
         verbose=flags.verbose,
-        aws=Secrets({key: values["AWS", key] for key in AWS_KEYS if ("AWS", key) in values}),
+        aws=secrets_of_file(values),
         endpoint=endpoint_url(env),
-        region=next((region for region in regions if region), DEFAULT_REGION),
+        region=region_name(env, values) or DEFAULT_REGION,
         anonymous=yes_or_no(found["anonymous"], "anonymous"),
     )
     refuse_nesting(config)
@@ -426,6 +425,17 @@ def yes_or_no(text: str, name: str) -> bool:
     if text.lower() not in ("yes", "no"):
         raise UsageError("%s is %s; it must be yes or no" % (name, text))
     return text.lower() == "yes"
+
+
+def secrets_of_file(values: Mapping[Tuple[str, str], str]) -> Secrets:
+    """What [AWS] of dl.cfg holds."""
+    return Secrets({key: values["AWS", key] for key in AWS_KEYS if ("AWS", key) in values})
+
+
+def region_name(env: Mapping[str, str], values: Mapping[Tuple[str, str], str]) -> str:
+    """The region of the environment, else of dl.cfg; "" where neither names one."""
+    regions = (env.get("AWS_REGION", ""), env.get("AWS_DEFAULT_REGION", ""), values.get(("AWS", "AWS_REGION"), ""))
+    return next((region.strip() for region in regions if region.strip()), "")
 
 
 def endpoint_url(env: Mapping[str, str]) -> str:
@@ -478,7 +488,7 @@ def refuse_nesting(config: Config) -> None:
 
 def refuse_anonymous_output(config: Config) -> None:
     """Raise UsageError where the lake's bucket would be written without credentials."""
-    if config.anonymous and bucket_of(config.output) in input_buckets(config) - {""}:
+    if config.anonymous and bucket_of(config.output) in input_buckets(config):
         raise UsageError("anonymous: the output %s is in the bucket of an input" % config.output)
 
 
@@ -492,8 +502,8 @@ def bucket_of(path: str) -> str:
 
 
 def input_buckets(config: Config) -> Set[str]:
-    """The buckets of the inputs, "" for an input that is not in S3."""
-    return {bucket_of(config.song_data), bucket_of(config.log_data)}
+    """The buckets of the inputs that are in S3."""
+    return {bucket_of(config.song_data), bucket_of(config.log_data)} - {""}
 
 
 def inside(path: str, folder: str) -> bool:
@@ -694,7 +704,7 @@ class Launch:
 
     def failure(self, conf: Mapping[str, str]) -> str:
         """Why the jars could not be had, "" where that was not the reason."""
-        if b"unresolved dependenc" not in self.kept.lower() and b"DOWNLOAD FAILED" not in self.kept.upper():
+        if not re.search(rb"(?i)unresolved dependenc|download failed", self.kept):
             return ""
         return "Spark's S3 client, %s, could not be downloaded: check the network, or put its jars into %s" % (
             conf[PACKAGES],
@@ -842,7 +852,7 @@ def s3a_conf(config: Config, signed: bool, chain: str) -> Dict[str, str]:
         names = zip(("access.key", "secret.key", "session.token"), AWS_KEYS)
         conf.update({"fs.s3a." + name: config.aws[key] for name, key in names if key in config.aws})
     if config.anonymous:
-        buckets = sorted(input_buckets(config) - {""})
+        buckets = sorted(input_buckets(config))
         conf.update({"fs.s3a.bucket.%s.aws.credentials.provider" % bucket: ANONYMOUS for bucket in buckets})
     return conf
 

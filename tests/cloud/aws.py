@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -153,6 +155,13 @@ class Server:
         place = {"CreateBucketConfiguration": {"LocationConstraint": REGION}}
         self.client("s3").create_bucket(Bucket=bucket, **place)
 
+    def make_roles(self) -> None:
+        """What aws emr create-default-roles makes, without AWS's policies, which this server does not have."""
+        iam = self.client("iam")
+        for role in ("EMR_DefaultRole", "EMR_EC2_DefaultRole"):
+            iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
+        iam.create_instance_profile(InstanceProfileName="EMR_EC2_DefaultRole")
+
     def upload(self, folder: Path, bucket: str, prefix: str) -> None:
         """Put every file below a folder into a bucket that is there."""
         s3 = self.client("s3")
@@ -177,6 +186,15 @@ class Server:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 s3.download_file(bucket, key, str(path))
         return folder
+
+
+def set_environment(patch: pytest.MonkeyPatch, variables: Dict[str, str]) -> None:
+    """These variables and no other that create_s3.py or boto3 would look at."""
+    looked_at = re.compile(r"AWS_|BUCKET$|SCRIPT$|OUTPUT$|.*_proxy$", re.IGNORECASE)
+    for name in [name for name in os.environ if looked_at.match(name)]:
+        patch.delenv(name)
+    for name, value in variables.items():
+        patch.setenv(name, value)
 
 
 def prepare(patch: pytest.MonkeyPatch) -> None:

@@ -58,3 +58,13 @@ def same_rows(lake: Path, expected: Path) -> bool:
     tables = compare_lakes.TABLES
     assert all(compare_lakes.read(expected, table).rows for table in tables)
     return all(compare_lakes.read(lake, table) == compare_lakes.read(expected, table) for table in tables)
+
+
+def find_java_home() -> Path:
+    """The folder of the Java that spark-submit would take."""
+    if os.environ.get("JAVA_HOME"):
+        return Path(os.environ["JAVA_HOME"])
+    java = shutil.which("java")
+    if not java:
+        raise RuntimeError("there is no Java")
+    return Path(java).resolve().parents[1]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import pytest
-from aws import KEY_ID, SECRET, Server, prepare
+from aws import KEY_ID, SECRET, Server, prepare, set_environment
 from conftest import ROOT
 
 import create_s3
@@ -26,7 +26,6 @@ import etl
 
 BUCKET, SCRIPT = "sparkify-dl-sp", "sparkify-scripts/spark-etl.py"
 OTHER_SECRET = "kQ2pZs81mVtYw5cXh9LbNdRfUeJgTaOi3v6B0yCx"
-ENVIRONMENT = re.compile(r"AWS_|BUCKET$|SCRIPT$|OUTPUT$|.*_proxy$", re.IGNORECASE)
 CONFIGURATION = "[AWS]\nAWS_ACCESS_KEY_ID = %s\nAWS_SECRET_ACCESS_KEY = %s\n"
 LIST_OF_BUCKETS = (
     "<ListAllMyBucketsResult><Buckets><Bucket><Name>%s</Name><BucketRegion>%s</BucketRegion></Bucket></Buckets>"
@@ -50,9 +49,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def store(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     """An empty S3, a working folder without dl.cfg, and an environment that names nothing but this S3 and its key."""
-    for name in [name for name in os.environ if ENVIRONMENT.match(name)]:
-        monkeypatch.delenv(name)
-    for name, value in {
+    variables = {
         "AWS_ENDPOINT_URL": server.tls_endpoint,
         "AWS_CA_BUNDLE": server.certificate,
         "AWS_ACCESS_KEY_ID": KEY_ID,
@@ -60,8 +57,8 @@ def store(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Se
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": str(tmp_path / "config"),
         "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"),
-    }.items():
-        monkeypatch.setenv(name, value)
+    }
+    set_environment(monkeypatch, variables)
     monkeypatch.chdir(tmp_path)
     server.reset()
     return server

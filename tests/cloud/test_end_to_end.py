@@ -50,7 +50,7 @@ def launched(server: Server, folder: Path) -> Launched:
     env["PATH"] = "%s:%s" % (Path(sys.executable).parent, env["PATH"])
     server.make_bucket(RAW)
     server.upload(small_sample(folder / "input"), RAW, "")
-    make_roles(server.client("iam"))
+    server.make_roles()
     out = ""
     for command in ([sys.executable, str(ROOT / "create_s3.py")], [str(ROOT / "etl_job.sh")]):
         done = subprocess.run(
@@ -64,13 +64,6 @@ def launched(server: Server, folder: Path) -> Launched:
     cluster = emr.describe_cluster(ClusterId=found["Id"])["Cluster"]
     groups = emr.list_instance_groups(ClusterId=found["Id"])["InstanceGroups"]
     return Launched(out, cluster, groups, step)
-
-
-def make_roles(iam: Any) -> None:
-    """What aws emr create-default-roles makes, without AWS's policies, which this server does not have."""
-    for name in ("EMR_DefaultRole", "EMR_EC2_DefaultRole"):
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
-    iam.create_instance_profile(InstanceProfileName="EMR_EC2_DefaultRole")
 
 
 def test_the_cluster_is_as_promised(launched: Launched) -> None:

@@ -77,13 +77,11 @@ def aws(server: Server) -> Server:
     server.reset()
     server.make_bucket(BUCKET)
     server.make_bucket(INPUT)
-    s3, iam = server.client("s3"), server.client("iam")
+    s3 = server.client("s3")
     s3.put_object(Bucket=BUCKET, Key=SCRIPT, Body=JOB)
     for key in ("song_data/A/B/C/song.json", "log_data/2018/11/events.json"):
         s3.put_object(Bucket=INPUT, Key=key, Body=b"{}")
-    for role in ("EMR_DefaultRole", "EMR_EC2_DefaultRole"):
-        iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
-    iam.create_instance_profile(InstanceProfileName="EMR_EC2_DefaultRole")
+    server.make_roles()
     return server
 
 

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 
 import parliament
 import pytest
-from aws import REGION, Server, prepare
+from aws import REGION, Server, prepare, set_environment
 from botocore.exceptions import ClientError
 from conftest import ROOT
 from moto.iam.access_control import IAMRequestBase
@@ -336,16 +336,8 @@ def enforcing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def store(enforcing: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     """An empty S3, and an environment that names nothing but it."""
-    for name in [
-        name for name in os.environ if re.match(r"AWS_|BUCKET$|SCRIPT$|OUTPUT$|.*_proxy$", name, re.IGNORECASE)
-    ]:
-        monkeypatch.delenv(name)
-    for name, value in {
-        **enforcing.environment(tmp_path),
-        "AWS_ENDPOINT_URL": enforcing.tls_endpoint,
-        "AWS_CA_BUNDLE": enforcing.certificate,
-    }.items():
-        monkeypatch.setenv(name, value)
+    tls = {"AWS_ENDPOINT_URL": enforcing.tls_endpoint, "AWS_CA_BUNDLE": enforcing.certificate}
+    set_environment(monkeypatch, {**enforcing.environment(tmp_path), **tls})
     monkeypatch.chdir(tmp_path)
     enforcing.reset()
     return enforcing

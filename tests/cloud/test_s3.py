@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import uuid
@@ -18,7 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
 import pytest
 from aws import KEY_ID, REGION, SECRET, Server
-from lakes import local_lake, run_job, same_rows, small_sample
+from lakes import find_java_home, local_lake, run_job, same_rows, small_sample
 from pyspark.sql import SparkSession
 
 import etl
@@ -141,9 +140,10 @@ def test_a_laptop_builds_the_same_lake_in_s3(server: Server, bucket: str, sample
     server.upload(sample, bucket, "raw")
     folder = expected.parent / "laptop"
     (folder / "java/bin").mkdir(parents=True)
-    real = Path(os.environ.get("JAVA_HOME") or Path(shutil.which("java") or "").resolve().parents[1])
     java = folder / "java/bin/java"
-    java.write_text('#!/bin/sh\nprintf "%%s\\n" "$@" >>"%s"\nexec "%s/bin/java" "$@"\n' % (folder / "seen", real))
+    java.write_text(
+        '#!/bin/sh\nprintf "%%s\\n" "$@" >>"%s"\nexec "%s/bin/java" "$@"\n' % (folder / "seen", find_java_home())
+    )
     java.chmod(0o755)
     server.calls.clear()
     roots = ["s3a://%s/raw/songs" % bucket, "s3://%s/raw/logs/" % bucket, "s3a://%s/the lake" % bucket]
@@ -187,14 +187,14 @@ def test_public_buckets_are_read_without_a_signature_on_request(
     main: Main, server: Server, bucket: str, sample: Path, tmp_path: Path
 ) -> None:
     server.upload(sample, bucket, "raw")
-    server.client("s3").put_bucket_policy(Bucket=bucket, Policy=json.dumps(PUBLIC(bucket)))
+    server.client("s3").put_bucket_policy(Bucket=bucket, Policy=json.dumps(everybody_may(bucket)))
     server.calls.clear()
     done = main(*uris(bucket)[:2], "--anonymous=yes", "--output=%s" % (tmp_path / "lake"))
     assert done.code == 0, done.err
     assert {call.key_id for call in server.calls if bucket in call.path} == {""}
 
 
-def PUBLIC(bucket: str) -> Rows:  # noqa: N802
+def everybody_may(bucket: str) -> Rows:
     arn = "arn:aws:s3:::" + bucket
     statement = {"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": [arn, arn + "/*"]}
     return {"Version": "2012-10-17", "Statement": [statement]}

@@ -6,7 +6,6 @@ What spark-submit starts there are containers as on a real cluster: own processe
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, List, Mapping, NamedTuple
 
 import pyspark
+from lakes import find_java_home
 from py4j.java_gateway import GatewayParameters, JavaGateway
 
 import etl
@@ -222,16 +222,6 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.time() < end, "still not so after %d seconds" % seconds
         time.sleep(0.05)
-
-
-def find_java_home() -> Path:
-    """The folder of the Java that spark-submit would take."""
-    if os.environ.get("JAVA_HOME"):
-        return Path(os.environ["JAVA_HOME"])
-    java = shutil.which("java")
-    if not java:
-        raise RuntimeError("there is no Java")
-    return Path(java).resolve().parents[1]
 
 
 def classpath(cache: Path, java_home: Path) -> str:
