@@ -22,7 +22,7 @@ spark4 = $(call spark,$(SPARK4),.ci/java.sh -m jdk.incubator.vector 17 21 25)
 usable = $(if $(shell $(1)/bin/python -c '' 2>&1 || echo no),FORCE)
 
 .DEFAULT_GOAL := help
-.PHONY: help run query test test-cloud test-emr test-spark4 compare mutations lint format clean FORCE
+.PHONY: help run query test test-cloud test-emr test-spark4 compare mutations bench lint format clean FORCE
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,9 @@ compare: $(VENV)/.test ## compare the lakes that the tests built on each Spark (
 mutations: $(VENV)/.test ## break each rule of etl.py on purpose and see a test fail (takes a while; ARGS="-k users")
 	@$(spark35) tests/mutations.py $(ARGS)
 
+bench: $(VENV)/.bench ## measure the job beside a plain one, DuckDB, Polars and the least that Spark needs (hours; ARGS="--quick")
+	@$(spark35) benchmarks/bench.py $(ARGS)
+
 lint: $(VENV)/.test ## check style, types and shell scripts
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
@@ -75,6 +78,10 @@ $(VENV)/.run: requirements.txt $(call usable,$(VENV))
 $(VENV)/.test: tests/requirements.txt $(VENV)/.run
 	@echo "Installing the test packages into $(VENV)"
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	@touch $@
+
+$(VENV)/.bench: benchmarks/requirements.txt $(VENV)/.test
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
 	@touch $@
 
 $(VENV)/.query: tests/requirements.txt $(VENV)/.run
