@@ -34,6 +34,7 @@ from typing import (
     Any,
     Callable,
     Dict,
+    Iterable,
     Iterator,
     List,
     Mapping,
@@ -51,6 +52,7 @@ from pyspark.find_spark_home import _find_spark_home
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.window import Window
 
 # ------------------------------------------------------------------------------------------- tables and fields, as data
 
@@ -63,6 +65,7 @@ class Field(NamedTuple):
     kind: str  # text | encoded (text before repair: trimming it would cut its bytes) | integer | number
     required: bool = False
     accepted: Optional[Callable[[Column], Column]] = None  # a condition; null always passes
+    quoted: bool = False  # a number that the JSON holds as text
 
     def column(self) -> str:
         """The column that holds its typed value while a record is validated."""
@@ -131,7 +134,7 @@ EVENT_FIELDS = (
     Field("status", "", "integer"),
     Field("ts", "ts", "integer", required=True, accepted=between(0, 253402300799999)),  # 1970 to 9999
     Field("userAgent", "user_agent", "text"),
-    Field("userId", "user_id", "integer", accepted=not_negative),
+    Field("userId", "user_id", "integer", accepted=not_negative, quoted=True),
 )
 
 PLAY = "page = 'NextSong'"
@@ -189,6 +192,8 @@ TABLES = {
     ),
 }
 
+Sizes = Mapping[Tuple[int, int], int]  # plays by (year, month)
+NO_SIZES: Sizes = {}
 ROWS_PER_FILE = 2000000  # about 128 MB of songplays: a partition is one file unless it holds more
 STAGED_BYTES_PER_TASK = 32 * 1024 * 1024
 
@@ -552,6 +557,7 @@ FIXED_CONF = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # the one that all readers take as UTC
     "spark.sql.ansi.enabled": "false",  # as in Spark 2.4
+    "spark.sql.legacy.codingErrorAction": "true",  # what is no UTF-8 is replaced, as before Spark 4
     "spark.sql.codegen.hugeMethodLimit": "8000",  # bytes: the JVM never compiles a longer method
     "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",  # no _SUCCESS files
 }
@@ -600,9 +606,54 @@ def start_session(config: Config) -> SparkSession:
             raise UsageError(said.failure(conf) or "Spark did not start: %s" % root_cause(error)) from error
     if not config.verbose:
         spark.sparkContext.setLogLevel("OFF")
+    if str(spark.sparkContext.master).startswith("local") and os.name == "posix":
+        use_own_permissions(spark)
     if uses_s3(config):
         connect_s3(spark, config)
     return spark
+
+
+# Where Hadoop's native library is missing, as it is in Spark's own distribution, its local file system starts a process
+# (chmod) for each folder and file that it makes; this one asks Java. And it keeps no checksum file beside each file.
+LOCAL_FILES = """
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.attribute.PosixFilePermissions;
+import org.apache.hadoop.fs.*;
+import org.apache.hadoop.fs.permission.FsPermission;
+
+public class LocalFiles extends LocalFileSystem {
+    public LocalFiles() {
+        super(new Raw());
+        setWriteChecksum(false);
+        setVerifyChecksum(false);
+    }
+
+    public static class Raw extends RawLocalFileSystem {
+        public void setPermission(Path path, FsPermission permission) throws IOException {
+            String rights = permission.getUserAction().SYMBOL + permission.getGroupAction().SYMBOL
+                + permission.getOtherAction().SYMBOL;
+            Files.setPosixFilePermissions(pathToFile(path).toPath(), PosixFilePermissions.fromString(rights));
+        }
+    }
+}
+"""
+
+
+def use_own_permissions(spark: SparkSession) -> None:
+    """Let file:// be LOCAL_FILES in this process, which on one machine is all of Spark. Hadoop asks no configuration
+    for a file system that it has opened before.
+    """
+    jvm: Any = spark.sparkContext._jvm
+    compiler = jvm.org.codehaus.janino.SimpleCompiler()  # which comes with every Spark, to compile its queries
+    compiler.setParentClassLoader(jvm.java.lang.Thread.currentThread().getContextClassLoader())
+    compiler.cook(LOCAL_FILES)
+    hadoop = jvm.org.apache.hadoop.conf.Configuration(spark.sparkContext._jsc.hadoopConfiguration())
+    hadoop.setClassLoader(compiler.getClassLoader())
+    hadoop.set("fs.file.impl", "LocalFiles")
+    root, files = jvm.java.net.URI("file:///"), jvm.org.apache.hadoop.fs.FileSystem
+    files.get(root, hadoop).close()
+    files.get(root, hadoop)
 
 
 def on_a_laptop() -> bool:
@@ -868,33 +919,33 @@ BETWEEN_OBJECTS = r"[\r\n](?=[ \t]{0,8}\{)|(?<=\}[ \t]{0,8})[\r\n]"
 def read_lines(spark: SparkSession, path: str) -> DataFrame:
     """Read a folder of JSON lines.
 
-    Returns raw (string: one non-blank line, its bytes as they are) and file (its URI).
+    Returns raw (string: one non-blank line, its bytes as they are) and file (its name, as Spark writes it).
     """
-    lines = read_text(spark, path, whole=False).select(F.col("value").alias("raw"), file_uri())
-    return non_blank(lines)
+    return non_blank(read_text(spark, path, whole=False).select(F.col("value").alias("raw"), file_name()))
 
 
 def read_documents(spark: SparkSession, path: str) -> DataFrame:
     """Read a folder of files that hold one JSON object or several, pretty-printed or not.
 
-    Returns raw (string: the text of one object, its bytes as they are) and file (its URI).
+    Returns raw (string: the text of one object, its bytes as they are) and file (its name, as Spark writes it).
     """
     # Through Latin-1, where every byte is a character: split() would replace invalid UTF-8.
     text = F.decode(F.col("value").cast("binary"), "ISO-8859-1")
     piece = F.explode(F.split(text, BETWEEN_OBJECTS)).alias("piece")
-    pieces = read_text(spark, path, whole=True).select(piece, file_uri())
+    pieces = read_text(spark, path, whole=True).select(piece, file_name())
     return non_blank(pieces.select(F.encode("piece", "ISO-8859-1").cast("string").alias("raw"), "file"))
 
 
-def file_uri() -> Column:
-    """The URI of the file a row was read from, written alike by every Spark."""
-    return F.regexp_replace(F.input_file_name(), "^file:/+", "file:///").alias("file")
+def file_name() -> Column:
+    """The file that a row was read from."""
+    return F.input_file_name().alias("file")
 
 
 def non_blank(records: DataFrame) -> DataFrame:
     """Drop blank records and a byte-order mark."""
     unmarked = F.when(F.col("raw").startswith("\ufeff"), F.expr("substring(raw, 2)")).otherwise(F.col("raw"))
-    return records.select(unmarked.alias("raw"), "file").where(F.col("raw").rlike(r"\S"))
+    not_blank = F.col("raw").startswith("{") | F.col("raw").rlike(r"\S")
+    return records.select(unmarked.alias("raw"), "file").where(not_blank)
 
 
 def read_text(spark: SparkSession, path: str, whole: bool) -> DataFrame:
@@ -963,7 +1014,8 @@ def glob(spark: SparkSession, pattern: str) -> List[str]:
 JSON_OPTIONS = {"allowSingleQuotes": "false", "allowNonNumericNumbers": "false"}
 JSON_NUMBER = r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$"
 # Unicode's White_Space (PropList.txt): what text is trimmed of.
-WHITE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+ASCII_WHITE = "\t\n\x0b\x0c\r "
+WHITE = ASCII_WHITE + "\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 
 
 def staging(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
@@ -973,16 +1025,21 @@ def staging(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
     reason (null for a good record, else why it is bad) and, for bad records only, raw, raw_base64
     (the exact bytes, only where they are not valid UTF-8) and file.
     """
-    valued = parse(records, fields).select("*", *[typed(f).alias(f.column()) for f in fields])
-    checked = valued.withColumn("reason", F.coalesce("flaw", *[reason(f) for f in fields]))
+    valued = parse(records, fields).select("*", *[fence(typed(f)).alias(f.column()) for f in fields])
+    checked = valued.withColumn("reason", fence(F.coalesce(flaw(fields), *[reason(f) for f in fields])))
     bad, utf8 = F.col("reason").isNotNull(), is_utf8(F.col("raw"))
     return checked.select(
         *[f.name for f in fields if f.name],
         "reason",
         F.when(bad, F.when(utf8, F.col("raw")).otherwise(replaced(F.col("raw")))).alias("raw"),
         F.when(bad & ~utf8, base64(F.col("raw"))).alias("raw_base64"),
-        F.when(bad, F.col("file")).alias("file"),
+        F.when(bad, file_uri(F.col("file"))).alias("file"),
     )
+
+
+def file_uri(name: Column) -> Column:
+    """The URI of a file, written alike by every Spark."""
+    return F.regexp_replace(name, "^file:/+", "file:///")
 
 
 def base64(text: Column) -> Column:
@@ -990,20 +1047,104 @@ def base64(text: Column) -> Column:
     return F.regexp_replace(F.base64(text.cast("binary")), r"\s", "")
 
 
-def parse(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
-    """Parse each record once. Out: raw, file, flaw (why it is no object; null where it is one) and
-    json (a struct of every key as text).
+NOT_TYPED, SWIFT = "_not_typed", "_swift_"
+MAX_INTEGER = 10**18 - 1
+# Between which characters ordinary text begins, the second ones not included: none that a bare number, an object, an
+# array or white space may begin with. In the order of UTF-8's bytes.
+FIRST = ((":", "["), ("^", "{"), ('"A', "#"), ("\u00c0", "\u1000"), ("\u3001", "\ufe00"))
 
-    Everything is read as text: given a typed schema, Spark 2.4 drops a whole row for one wrong
-    value and newer ones only the value, both without a word.
+
+def parse(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
+    """Parse each record, nearly always once. Out: raw, file; a column SWIFT + key for every key in its type; careful
+    (null for a record that those hold as it is, else its text, "" where no parser must see that); json (a struct of
+    every key as text, parsed from careful).
+
+    Whatever is not as expected is read as text: given a typed schema, Spark 2.4 drops a whole row for one wrong value
+    and newer ones only the value, both without a word.
     """
-    schema = T.StructType([T.StructField(f.key, T.StringType()) for f in fields])
-    records = records.select("raw", "file", flaw_before_parsing().alias("flaw"))
-    json = F.from_json(F.when(F.col("flaw").isNull(), F.col("raw")), schema, JSON_OPTIONS)
-    # explode() is a fence: without it Spark 2.4 may parse again for every column that is used.
-    parsed = records.select("raw", "file", "flaw", F.explode(F.array(json)).alias("json"))
-    broken = F.col("flaw").isNull() & ~well_formed(fields)
-    return parsed.withColumn("flaw", F.when(broken, F.lit("broken JSON")).otherwise(F.col("flaw")))
+    raw, swift = F.col("raw"), F.col("swift")
+    # What from_json reads is a column of its own, since within it Spark compiles nothing.
+    records = records.select("raw", "file", fence(F.when(is_simple(raw), raw)).alias("simple"))
+    options = dict(JSON_OPTIONS, columnNameOfCorruptRecord=NOT_TYPED)
+    records = records.select("raw", "file", fence(F.from_json("simple", swift_schema(fields), options)).alias("swift"))
+    swift_columns = [fence(swift[key]).alias(SWIFT + key) for key in swift_schema(fields).names]
+    records = records.select("raw", "file", *swift_columns, fence(joined(fields)).alias("joined"))
+    careful = F.when(~is_ordinary(fields), F.when(flaw_before_parsing().isNull(), raw).otherwise(""))
+    records = records.select("*", fence(careful).alias("careful")).drop("joined")
+    return records.select("*", fence(F.from_json("careful", text_schema(fields), JSON_OPTIONS)).alias("json"))
+
+
+def flaw(fields: Sequence[Field]) -> Column:
+    """Why a record is no object; null where it is one."""
+    careful = F.col("careful")
+    broken = F.when(~well_formed(fields), F.lit("broken JSON"))
+    return F.when(careful.isNotNull(), F.when(careful == "", flaw_before_parsing()).otherwise(broken))
+
+
+def fence(column: Column) -> Column:
+    """A column that is computed once, however often it is used: Spark does not copy what is not deterministic."""
+    return F.when(F.spark_partition_id() >= 0, column)
+
+
+def is_simple(raw: Column) -> Column:
+    """Whether a record can be no more than one whole object: the first closing brace is its end. Nearly all are such.
+    Functions that look at bytes, since expressions and those that count characters take longer than the parser.
+    """
+    size = F.expr("octet_length(raw)")
+    one = F.expr("octet_length(substring_index(raw, '}', 1))") == size - 1
+    return (size <= 1000) & raw.startswith("{") & one & is_utf8(raw)
+
+
+def joined(fields: Sequence[Field]) -> Column:
+    """All text that is to be trimmed, a line for each value."""
+    texts = [F.col("swift")[f.key] for f in fields if f.kind == "text" and f.name]
+    return F.concat(F.concat_ws("\n", *texts), F.lit("\n"))
+
+
+def is_ordinary(fields: Sequence[Field]) -> Column:
+    """Whether every value is of its type and can be taken as it is, without being trimmed or looked up in `raw`."""
+    some = any_of(F.col(SWIFT + f.key).isNotNull() for f in fields)
+    conditions = [F.col(SWIFT + NOT_TYPED).isNull() & some, is_trimmed(F.col("joined"))]
+    conditions += [F.col(SWIFT + f.key).isNull() | is_ordinary_value(f) for f in fields]
+    # Not joined by &: of many conditions Spark would make one method, too long for Java's compiler
+    failed = [F.when(condition, F.lit(None)).otherwise(F.lit(False)) for condition in conditions]
+    return F.coalesce(*failed, F.lit(True))
+
+
+def is_trimmed(lines: Column) -> Column:
+    """Whether no line ends with white space. An expression is asked only where there is more than ASCII."""
+    blank = any_of(lines.contains(white + "\n") for white in ASCII_WHITE)
+    return ~blank & (is_ascii(lines) | ~lines.rlike("[%s]\n" % WHITE))
+
+
+def is_ordinary_value(field: Field) -> Column:
+    """The same of a value that is not null. Not one regular expression: this decides how fast the job is."""
+    value = F.col(SWIFT + field.key)
+    if field.quoted:
+        return (value.cast("bigint").cast("string") == value) & value.cast("bigint").between(-MAX_INTEGER, MAX_INTEGER)
+    if field.kind == "integer":
+        return value.between(-MAX_INTEGER, MAX_INTEGER)
+    if field.kind == "number":
+        return finite(value).isNotNull()
+    begins_so = any_of((value >= low) & (value < high) for low, high in FIRST)
+    return begins_so & ~value.isin("true", "false", '"Infinity"')
+
+
+def any_of(conditions: Iterable[Column]) -> Column:
+    """Whether one of several conditions holds."""
+    return functools.reduce(lambda one, other: one | other, conditions)
+
+
+def swift_schema(fields: Sequence[Field]) -> T.StructType:
+    """Every key in its type, and a mark where one is of another."""
+    types = {"integer": T.LongType(), "number": T.DoubleType()}
+    found = [T.StructField(f.key, T.StringType() if f.quoted else types.get(f.kind, T.StringType())) for f in fields]
+    return T.StructType(found + [T.StructField(NOT_TYPED, T.StringType())])
+
+
+def text_schema(fields: Sequence[Field]) -> T.StructType:
+    """Every key as text."""
+    return T.StructType([T.StructField(f.key, T.StringType()) for f in fields])
 
 
 def flaw_before_parsing() -> Column:
@@ -1021,7 +1162,7 @@ def flaw_before_parsing() -> Column:
 
 def is_utf8(text: Column) -> Column:
     """Whether a string's bytes are valid UTF-8; Spark 4 has a function for it, 2.4 has not."""
-    return ~text.rlike("\ufffd") | (replaced(text) == text)
+    return F.decode(text.cast("binary"), "UTF-8") == text  # what is not valid is replaced
 
 
 def replaced(text: Column) -> Column:
@@ -1045,25 +1186,45 @@ def well_formed(fields: Sequence[Field]) -> Column:
 
 def typed(field: Field) -> Column:
     """The value of a parsed field in its type, null where it is missing or of another type."""
+    swift = F.col(SWIFT + field.key)
+    ordinary = F.col("careful").isNull()
+    return F.when(ordinary, swift.cast("bigint") if field.quoted else swift).otherwise(special(field))
+
+
+def special(field: Field) -> Column:
+    """The same of a record that is not ordinary."""
     column = F.col("json")[field.key]
     if field.kind == "integer":
         return integer(column)
     if field.kind == "number":
         return number(column)
-    return text(literal(field)) if field.kind == "text" else literal(field)
+    return text(literal(field)) if field.kind == "text" and field.name else literal(field)
 
 
 def text(column: Column) -> Column:
     """Text without surrounding white space; null where nothing is left."""
-    trimmed = F.trim(column)  # plain spaces, cheaply
-    ends = [F.substring(trimmed, place, 1) for place in (1, -1)]
     inner = F.regexp_extract(column, "(?s)^[%s]*+(.*[^%s])" % (WHITE, WHITE), 1)
-    return F.when(ends[0].isin(*WHITE) | ends[1].isin(*WHITE), F.when(inner != "", inner)).when(trimmed != "", trimmed)
+    return F.when(inner != "", inner)
+
+
+def mostly_trimmed(column: Column) -> Column:
+    """The same, quickly where the text is ASCII that needs no trimming."""
+    white = any_of(end(blank) for blank in ASCII_WHITE for end in (column.startswith, column.endswith))
+    return F.when(~is_ascii(column) | white, text(column)).when(column != "", column)
+
+
+def is_ascii(text: Column) -> Column:
+    """Whether each character of a text is one byte."""
+    return F.length(text) == F.length(text.cast("binary"))
 
 
 def number(column: Column) -> Column:
     """A finite number from JSON's notation, quoted or not; null for anything else."""
-    value = F.when(column.rlike(JSON_NUMBER), column.cast("double"))
+    return finite(F.when(column.rlike(JSON_NUMBER), column.cast("double")))
+
+
+def finite(value: Column) -> Column:
+    """A number; null for infinity and for what is none."""
     return F.when(F.abs(value) < F.lit(float("inf")), value)
 
 
@@ -1109,13 +1270,13 @@ def key_pattern(field: Field) -> str:
 
 
 def reason(field: Field) -> Column:
-    """Why a field makes its record bad, or null. Reads the typed value beside json and raw."""
-    value, given = F.col(field.column()), F.col("json")[field.key]
+    """Why a field makes its record bad, or null. Reads the typed value beside what was parsed."""
+    value, special = F.col(field.column()), F.col("careful").isNotNull()
     is_text = field.kind in ("text", "encoded")
-    wrong = not_text(field) if is_text else value.isNull() & (F.trim(given) != "")
-    why = F.when(wrong, F.lit("wrong type: " + field.key))
+    wrong = not_text(field) if is_text else value.isNull() & (F.trim(F.col("json")[field.key]) != "")
+    why = F.when(special & wrong, F.lit("wrong type: " + field.key))
     if field.required:
-        empty = text(value).isNull() if is_text else value.isNull()
+        empty = value.isNull() | (special & text(value).isNull() if is_text else F.lit(False))
         why = why.when(empty, F.lit("missing: " + field.key))
     if field.accepted:
         why = why.when(~field.accepted(value), F.lit("value not accepted: " + field.key))
@@ -1185,25 +1346,45 @@ def users(events: DataFrame) -> DataFrame:
     return conform(latest.select("user_id", "latest.*"), "users")
 
 
-def time(events: DataFrame) -> DataFrame:
+def time(events: DataFrame, sizes: Sizes = NO_SIZES) -> DataFrame:
     """The time dimension: one row per distinct start time of a play, in UTC, week and weekday ISO.
 
-    In: staged events.
+    In: staged events; plays by month, see spread. Sorted as it is to be written.
     """
-    starts = events.where(PLAY).select("ts").distinct().select(timestamp(F.col("ts")).alias("start_time"))
+    starts = spread(with_month(events.where(PLAY).select("ts")), ["ts"], sizes)
     start = F.col("start_time")
+    # With what they are spread by among the keys, equal ones are together already
+    times = starts.groupBy("year", "month", "chunk", "start_time").agg(F.lit(1).alias("one"))
     return conform(
-        starts.select(
+        times.select(
             "start_time",
             F.hour(start).alias("hour"),
             F.dayofmonth(start).alias("day"),
             F.weekofyear(start).alias("week"),
             ((F.dayofweek(start) + 5) % 7 + 1).alias("weekday"),  # Spark's 1 is Sunday
-            F.year(start).alias("year"),
-            F.month(start).alias("month"),
+            "year",
+            "month",
         ),
         "time",
-    )
+    ).sortWithinPartitions("year", "month", "start_time")
+
+
+def with_month(plays: DataFrame) -> DataFrame:
+    """Plays with start_time (timestamp, UTC), year and month (int)."""
+    plays = plays.withColumn("start_time", timestamp(F.col("ts")))
+    return plays.withColumn("year", F.year("start_time")).withColumn("month", F.month("start_time"))
+
+
+def spread(plays: DataFrame, key: Sequence[str], sizes: Sizes) -> DataFrame:
+    """Bring the plays of a file together: those of a month, or of one of the parts by key of a month that holds more
+    than ROWS_PER_FILE. The only shuffle of a table that may be large.
+
+    In: year, month, the key; plays by (year, month), no months for one file each. Out: the same and chunk (int).
+    """
+    files = sum(map(files_of, sizes.values()))
+    chunked = plays.withColumn("chunk", F.abs(F.hash(*key) % files_by_month(sizes)))
+    # So many tasks that files rarely share one; most are empty and take no time
+    return chunked.repartition(max(2, 8 * files), "year", "month", "chunk")
 
 
 def timestamp(milliseconds: Column) -> Column:
@@ -1211,17 +1392,19 @@ def timestamp(milliseconds: Column) -> Column:
     return (milliseconds.cast("decimal(20, 3)") / 1000).cast("timestamp")
 
 
-def songplays(events: DataFrame, records: DataFrame) -> DataFrame:
+def songplays(events: DataFrame, records: DataFrame, sizes: Sizes = NO_SIZES) -> DataFrame:
     """The songplays facts: every play once, with its song where one matches.
 
-    In: staged events, staged song records. A play matches by title and artist name of the same
-    song record; of several songs the one of the closest duration, then of the smallest song_id.
+    In: staged events, staged song records; plays by month, see spread. A play matches by title and artist name of the
+    same song record; of several songs the one of the closest duration, then of the smallest song_id. Sorted as it is to
+    be written, a user's plays together.
     """
-    plays = unique_plays(events).withColumn("start_time", timestamp(F.col("ts")))
-    plays = plays.withColumn("title_key", repaired(F.col("song"))).withColumn("artist_key", repaired(F.col("artist")))
+    plays = with_month(events.where(PLAY)).withColumn("title_key", repaired(F.col("song")))
+    plays = plays.withColumn("artist_key", repaired(F.col("artist")))
     matched = plays.join(candidates(records), ["title_key", "artist_key"], how="left").withColumn("match", closest())
     return conform(
-        matched.select(
+        unique_plays(spread(matched, PLAY_KEY, sizes))
+        .select(
             F.md5(F.concat_ws("/", *[F.coalesce(F.col(key).cast("string"), F.lit("")) for key in PLAY_KEY])).alias(
                 "songplay_id"
             ),
@@ -1232,20 +1415,27 @@ def songplays(events: DataFrame, records: DataFrame) -> DataFrame:
             "match.artist_id",
             "session_id",
             "location",
-            "user_agent",
-            F.year("start_time").alias("year"),
-            F.month("start_time").alias("month"),
-        ),
+            "agent",
+            "year",
+            "month",
+        )
+        .withColumnRenamed("agent", "user_agent"),
         "songplays",
     )
 
 
-def unique_plays(events: DataFrame) -> DataFrame:
-    """Each play once. Of copies that differ the greatest row counts, so that order never does."""
-    agent = text(F.regexp_replace("user_agent", '^"+|"+$', ""))
-    row = F.struct("level", "song", "artist", "length", "location", agent.alias("user_agent"))
-    plays = events.where(PLAY).groupBy(*PLAY_KEY).agg(F.max(row).alias("row"))
-    return plays.select(*PLAY_KEY, "row.*")
+def unique_plays(plays: DataFrame) -> DataFrame:
+    """Each play once. Of copies that differ the greatest row counts, so that order never does.
+
+    In: spread plays. Out: the same, agent beside user_agent.
+    """
+    unquoted = fence(F.expr("trim(BOTH '\"' FROM user_agent)"))
+    row = [F.col(name).desc() for name in ("level", "song", "artist", "length", "location", "agent")]
+    # With what they are spread by among the keys, copies are together already
+    copies = Window.partitionBy(*PLAY_KEY, "year", "month", "chunk").orderBy(*row)
+    plays = plays.withColumn("agent", unquoted).withColumn("agent", mostly_trimmed(F.col("agent")))
+    numbered = plays.withColumn("copy", F.row_number().over(copies))
+    return numbered.where("copy = 1")
 
 
 def candidates(records: DataFrame) -> DataFrame:
@@ -1282,7 +1472,7 @@ NOT_UTF8 = "|".join(
 
 def repaired(column: Column) -> Column:
     """Text after undoing UTF-8 that was taken for Latin-1 and encoded again, once or twice, trimmed."""
-    return text(decoded_again(decoded_again(column)))
+    return F.when(is_ascii(column), mostly_trimmed(column)).otherwise(text(decoded_again(decoded_again(column))))
 
 
 def decoded_again(column: Column) -> Column:
@@ -1310,13 +1500,12 @@ def columns_of(name: str) -> List[Tuple[str, str]]:
 
 
 def violations(tables: Mapping[str, DataFrame]) -> DataFrame:
-    """Every rule of TABLES that a row breaks.
+    """Every rule of TABLES that a row or a key breaks.
 
     In: the five tables by name. Out: rule, failures (bigint), examples (array of up to two keys);
     no row where all is well. One Spark job, whatever the number of rules.
     """
-    found = [broken_rows(name, tables) for name in TABLES]
-    found += [dangling(name, reference, tables) for name in TABLES for reference in TABLES[name].references]
+    found = [broken_rows(name, tables) for name in TABLES] + [broken_keys(name, tables) for name in TABLES]
     examples = F.array(F.min("example"), F.max("example"))
     return union_all(found).groupBy("rule").agg(F.count(F.lit(1)).alias("failures"), examples.alias("examples"))
 
@@ -1327,25 +1516,34 @@ def union_all(frames: Sequence[DataFrame]) -> DataFrame:
 
 
 def broken_rows(name: str, tables: Mapping[str, DataFrame]) -> DataFrame:
-    """The keys that several rows share, or whose row holds a null where none may be or a value that
-    is not accepted; all in one pass. Out: rule, example.
-    """
+    """The rows that hold a null where none may be, or a value that is not accepted. Out: rule, example."""
     table = TABLES[name]
     conditions = ["%s is not null" % column for column in (table.key,) + table.required] + list(table.accepted)
-    holds = [F.min(F.coalesce(F.expr(condition), F.lit(False))) for condition in conditions]
-    rules = dict(zip(["%s is unique" % table.key] + conditions, [F.count(F.lit(1)) == 1] + holds))
-    flags = [F.when(~kept, F.lit("%s: %s" % (name, rule))) for rule, kept in rules.items()]
-    found = tables[name].groupBy(table.key).agg(F.array(*flags).alias("rules"))
-    return found.select(F.explode("rules").alias("rule"), example(table.key)).where("rule is not null")
+    flags = [F.when(~F.coalesce(F.expr(c), F.lit(False)), F.lit("%s: %s" % (name, c))) for c in conditions]
+    # Only then made to rows, since nearly all rows break none
+    broken = tables[name].where(F.coalesce(*flags).isNotNull())
+    found = broken.select(F.explode(F.array(*flags)).alias("rule"), example(table.key))
+    return found.where("rule is not null")
 
 
-def dangling(name: str, reference: Tuple[str, str, str], tables: Mapping[str, DataFrame]) -> DataFrame:
-    """The non-null references to a key that its table does not hold. Out: rule, example."""
-    column, other, key = reference
-    values = tables[name].where(F.col(column).isNotNull()).select(F.col(column).alias("value"))
-    keys = tables[other].select(F.col(key).alias("value"))
-    rule = F.lit("%s: %s is in %s" % (name, column, other)).alias("rule")
-    return values.join(keys, "value", how="left_anti").select(rule, example("value"))
+def broken_keys(name: str, tables: Mapping[str, DataFrame]) -> DataFrame:
+    """The keys of a table that several of its rows share, and the non-null references to keys that it does not hold;
+    all in one pass. Out: rule, example.
+    """
+    key = TABLES[name].key
+    rules = {"%s: %s is unique" % (name, key): tables[name].select(F.col(key).alias("key"))}
+    for source, table in TABLES.items():
+        for column, other, _ in table.references:
+            if other == name:
+                values = tables[source].select(F.col(column).alias("key")).where("key is not null")
+                rules["%s: %s is in %s" % (source, column, name)] = values
+    unique, *dangling = rules
+    counted = union_all([values.withColumn("rule", F.lit(rule)) for rule, values in rules.items()]).groupBy("key")
+    uses = counted.agg(*[F.count(F.when(F.col("rule") == rule, 1)).alias("n%d" % i) for i, rule in enumerate(rules)])
+    flags = [F.when(F.col("n0") > 1, F.lit(unique))]
+    flags += [F.when((F.col("n0") == 0) & (F.col("n%d" % i) > 0), F.lit(r)) for i, r in enumerate(dangling, start=1)]
+    broken = uses.where(F.coalesce(*flags).isNotNull())
+    return broken.select(F.explode(F.array(*flags)).alias("rule"), example("key")).where("rule is not null")
 
 
 def example(column: str) -> Column:
@@ -1484,27 +1682,36 @@ def files_and_bytes(stored: DataFrame) -> Tuple[int, int]:
     return len(stored._jdf.inputFiles()), int(plan.stats().sizeInBytes())
 
 
-def load(frame: DataFrame, name: str, path: str, files: Column) -> None:
-    """Write a table: one file in a partition, or `files` where it holds many rows."""
+def arranged(frame: DataFrame, name: str) -> DataFrame:
+    """A table's rows as they are to be written: one file, or one for each partition. Those that are partitioned by
+    month come so already.
+    """
     table = TABLES[name]
     if not table.partitions:
-        one = frame.coalesce(1).sortWithinPartitions(table.key)
-        one.write.option("maxRecordsPerFile", ROWS_PER_FILE).parquet(path)
-        return
-    chunk = F.abs(F.hash(table.key) % files)
-    by = [F.col(column) for column in table.partitions]
-    spread = frame.repartition(*by, chunk).sortWithinPartitions(*by, table.key)
-    limit = 2 * ROWS_PER_FILE  # chunks may share a task, which then writes them into one file
-    spread.write.option("maxRecordsPerFile", limit).partitionBy(*table.partitions).parquet(path)
+        return frame.coalesce(1).sortWithinPartitions(table.key)
+    if "month" in table.partitions:
+        return frame
+    return frame.repartition(*table.partitions).sortWithinPartitions(*table.partitions, table.key)
 
 
-def files_by_month(plays: Mapping[Tuple[int, int], int]) -> Column:
+def load(frame: DataFrame, name: str, path: str) -> None:
+    """Write a table that is arranged."""
+    partitions = TABLES[name].partitions
+    limit = 2 * ROWS_PER_FILE if partitions else ROWS_PER_FILE  # parts of a month may share a task, and so a file
+    frame.write.option("maxRecordsPerFile", limit).partitionBy(*partitions).parquet(path)
+
+
+def files_of(rows: int) -> int:
+    """How many files so many rows of a partition get."""
+    return math.ceil(rows / ROWS_PER_FILE)
+
+
+def files_by_month(sizes: Sizes) -> Column:
     """How many files a month's partition gets: one unless it has more plays than ROWS_PER_FILE."""
     files = F.lit(1)
-    for (year, month), rows in plays.items():
+    for (year, month), rows in sizes.items():
         if rows > ROWS_PER_FILE:
-            many = F.lit(math.ceil(rows / ROWS_PER_FILE))
-            files = F.when((F.col("year") == year) & (F.col("month") == month), many).otherwise(files)
+            files = F.when((F.col("year") == year) & (F.col("month") == month), F.lit(files_of(rows))).otherwise(files)
     return files
 
 
@@ -1745,16 +1952,15 @@ class Run:
             "artists": artists(records),
             "songs": songs(records),
             "users": users(events),
-            "time": time(events),
-            "songplays": songplays(events, records),
+            "time": time(events, plays),
+            "songplays": songplays(events, records, plays),
         }
         # Reading songs back from a file for each artist and year would take longer than writing them.
         frames["songs"].persist()
         for name in TABLES:
-            files = F.lit(1) if name == "songs" else files_by_month(plays)
             path = self.staged("tables", name)
             with self.progress.step("build " + name):
-                load(frames[name], name, path, files)
+                load(arranged(frames[name], name), name, path)
             written = self.spark.read.schema(TABLES[name].columns).parquet(path)
             self.tables[name] = frames[name] if name == "songs" else written
             self.sizes[name] = files_and_bytes(written)

@@ -13,7 +13,6 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 import pytest
 from conftest import event_record, rows, song_record, write_files
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 import etl
 
@@ -478,7 +477,7 @@ def test_a_failed_check_leaves_the_lake_as_it_was(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before, time = table_files(published.lake), etl.time
-    monkeypatch.setattr(etl, "time", lambda events: time(events).where("day <> 31"))
+    monkeypatch.setattr(etl, "time", lambda *inputs: time(*inputs).where("day <> 31"))
     assert etl_main(published.folder) == 1
     rule = (
         "rule broken: songplays: start_time is in time (5 failures, such as 2018-10-31 00:00:00, 2018-10-31 00:00:04)"
@@ -528,19 +527,17 @@ def test_a_partition_of_many_rows_is_several_files(
     plain_plans: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(etl, "ROWS_PER_FILE", 20)
-    plain_plans.conf.set("spark.sql.shuffle.partitions", "64")
     records = [
         {**GOOD["songplays"], "songplay_id": "P%d" % place, "month": 2 if place < 100 else 1} for place in range(110)
     ]
-    files = etl.files_by_month({(1970, 1): 10, (1970, 2): 100, (1971, 1): 10**6})
-    etl.load(frame(plain_plans, "songplays", records), "songplays", str(tmp_path / "plays"), files)
+    sizes = {(1970, 1): 10, (1970, 2): 100, (1971, 1): 10**3}
+    plays = etl.spread(frame(plain_plans, "songplays", records), ["songplay_id"], sizes).drop("chunk")
+    etl.load(etl.arranged(plays, "songplays"), "songplays", str(tmp_path / "plays"))
     assert files_in(tmp_path / "plays" / "year=1970" / "month=1") == 1
     assert 3 <= files_in(tmp_path / "plays" / "year=1970" / "month=2") <= 5
     assert plain_plans.read.parquet(str(tmp_path / "plays")).distinct().count() == 110
 
-    plain_plans.conf.set("spark.sql.shuffle.partitions", "2")
-
     users = [{**GOOD["users"], "user_id": place} for place in range(41)]
-    etl.load(frame(plain_plans, "users", users), "users", str(tmp_path / "users"), F.lit(1))
+    etl.load(etl.arranged(frame(plain_plans, "users", users), "users"), "users", str(tmp_path / "users"))
     assert files_in(tmp_path / "users") == 3
     assert plain_plans.read.parquet(str(tmp_path / "users")).count() == 41

@@ -20,6 +20,7 @@ from conftest import BASE_EVENT, BASE_SONG, DELETE, Record, event_record, rows, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 import etl
 
@@ -877,6 +878,18 @@ def test_any_mix_of_good_and_damaged_lines(spark: SparkSession, tmp_path: Path, 
             assert base64.b64decode(row["raw_base64"]) == line
         elif row["reason"]:
             assert row["raw"].encode("utf-8") == line
+
+
+@given(lines=lines_of_events())
+@settings(max_examples=3)
+def test_the_quick_way_gives_what_the_careful_one_would(
+    spark: SparkSession, tmp_path: Path, lines: List[Tuple[bytes, Any]]
+) -> None:
+    texts = [line for line, _ in lines] + [with_token(key, token).encode("utf-8") for key, token, _ in TOKENS]
+    quick = stage_lines(spark, tmp_path, texts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(etl, "is_simple", lambda raw: F.lit(False))
+        assert_same(quick, stage_lines(spark, tmp_path, texts))
 
 
 @given(records=st.lists(songs, min_size=10, max_size=30), seed=st.integers(0, 999))
