@@ -626,7 +626,6 @@ public class LocalFiles extends LocalFileSystem {
     public LocalFiles() {
         super(new Raw());
         setWriteChecksum(false);
-        setVerifyChecksum(false);
     }
 
     public static class Raw extends RawLocalFileSystem {

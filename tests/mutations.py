@@ -251,6 +251,12 @@ MUTATIONS = [
         "check_publish failed_check_leaves",
     ),
     Mutation("timestamps are for all readers", '"TIMESTAMP_MICROS"', '"INT96"', "lake columns_order"),
+    Mutation(
+        "no process for each file",
+        "str(spark.sparkContext.master).startswith",
+        "False and str().startswith",
+        "cli no_process",
+    ),
     Mutation("no marker files", '.marksuccessfuljobs": "false"', '.marksuccessfuljobs": "true"', "lake nothing_else"),
     Mutation("no checksum files", "self.fs.setWriteChecksum(False)", "pass", "lake nothing_else"),
     # Settings

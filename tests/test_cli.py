@@ -101,6 +101,11 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> First:
     settings = "[AWS]\nAWS_SESSION_TOKEN = %s\n[LOCAL]\nLOG_DATA = event logs\nOUTPUT = ../my lake\n" % SECRETS[1]
     (cwd / "dl.cfg").write_text(settings)
     env = environment(SONG_DATA="songs", AWS_SECRET_ACCESS_KEY=SECRETS[0], TMPDIR=str(temp), TZ="Asia/Kolkata")
+    (base / "bin").mkdir()
+    chmod = base / "bin" / "chmod"
+    chmod.write_text('#!/bin/sh\necho "$@" >>"%s/chmod calls"\nexec %s "$@"\n' % (base, shutil.which("chmod")))
+    chmod.chmod(0o755)
+    env["PATH"] = "%s:%s" % (chmod.parent, env["PATH"])
     return First(job(cwd=cwd, env=env), base / "my lake", cwd, temp)
 
 
@@ -118,6 +123,11 @@ def test_a_run_from_elsewhere_says_its_steps_and_nothing_else(first: First) -> N
     assert sentences(first.done) == []
     assert "stage song_data" in first.done.err
     assert "publish" in first.done.err
+
+
+def test_a_run_starts_no_process_for_the_files_of_the_lake(first: First) -> None:
+    calls = first.lake.parent / "chmod calls"
+    assert not calls.exists() or str(first.lake) not in calls.read_text()
 
 
 def test_a_run_prints_and_stores_what_became_of_every_record(first: First) -> None:
