@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 import duckdb
+from repair import repaired
 
 THREADS = 2
 
@@ -153,19 +154,6 @@ TABLES = {
     "time": (TIME, "year, month"),
     "songplays": (SONGPLAYS, "year, month"),
 }
-
-
-def repaired(text: str) -> str:
-    """Text after undoing UTF-8 that was taken for Latin-1 and encoded again, once or twice."""
-    return decoded_again(decoded_again(text))
-
-
-def decoded_again(text: str) -> str:
-    """Text with one such mistake undone; text that does not carry it as it is."""
-    try:
-        return text.encode("latin-1").decode("utf-8")
-    except UnicodeError:
-        return text
 
 
 def read(db: duckdb.DuckDBPyConnection, song_data: str, log_data: str) -> None:

@@ -13,6 +13,7 @@ from typing import Dict, List, Mapping, Type
 
 os.environ.setdefault("POLARS_MAX_THREADS", "2")  # read when Polars is imported
 import polars as pl
+from repair import repaired
 
 SONG_SCHEMA = {
     "song_id": pl.String,
@@ -84,19 +85,6 @@ def repairs(*columns: pl.Series) -> Dict[str, str]:
     texts = pl.concat(columns).unique()
     suspects = texts.filter(texts.str.contains("[\u0080-\u00ff]"))
     return {text: repaired(text) for text in suspects if repaired(text) != text}
-
-
-def repaired(text: str) -> str:
-    """Text after undoing UTF-8 that was taken for Latin-1 and encoded again, once or twice."""
-    return decoded_again(decoded_again(text))
-
-
-def decoded_again(text: str) -> str:
-    """Text with one such mistake undone; text that does not carry it as it is."""
-    try:
-        return text.encode("latin-1").decode("utf-8")
-    except UnicodeError:
-        return text
 
 
 # ------------------------------------------------------------------------------------ tables
