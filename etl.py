@@ -71,6 +71,10 @@ class Field(NamedTuple):
         """The column that holds its typed value while a record is validated."""
         return self.name or self.key
 
+    def trimmed(self) -> bool:
+        """Whether it is text that staging trims."""
+        return self.kind == "text" and self.name != ""
+
 
 class Table(NamedTuple):
     """The contract of one table: its columns in order and every rule that is checked before publishing."""
@@ -666,7 +670,7 @@ def session_conf(config: Config, folder: str) -> Dict[str, str]:
     if on_a_laptop():
         conf.update(LAPTOP_CONF)
         conf["spark.ui.showConsoleProgress"] = str(sys.stderr.isatty()).lower()
-        options = trust_options() + ([] if config.verbose else quiet_options(folder))
+        options = collector_options(os.environ) + trust_options() + ([] if config.verbose else quiet_options(folder))
         conf["spark.driver.extraJavaOptions"] = " ".join(options)
         if uses_s3(config):
             conf.update(s3_client(os.listdir(os.path.join(_find_spark_home(), "jars"))))
@@ -691,6 +695,14 @@ def name_profiles(env: MutableMapping[str, str]) -> None:
     """Let the AWS client of Hadoop 3.3 find profiles where all others look: it has a variable of its own for that."""
     if env.get("AWS_SHARED_CREDENTIALS_FILE"):
         env.setdefault("AWS_CREDENTIAL_PROFILES_FILE", env["AWS_SHARED_CREDENTIALS_FILE"])
+
+
+def collector_options(env: Mapping[str, str]) -> List[str]:
+    """Java's option for the garbage collector that costs a batch job least, which Java 8 takes by itself; none where
+    the user has chosen one: Java refuses two.
+    """
+    chosen = [env.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "SPARK_SUBMIT_OPTS")]
+    return [] if re.search(r"-XX:\+Use\w+GC\b", " ".join(chosen)) else ["-XX:+UseParallelGC"]
 
 
 def trust_options() -> List[str]:
@@ -1018,11 +1030,14 @@ WHITE = ASCII_WHITE + "\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(m
 
 
 def staging(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
-    """Parse and validate records against their fields, all in one pass.
+    """Parse and validate records against their fields, with care: the definition of what staging holds.
 
     In: raw, file. Out: one column per named field (text: string, integer: bigint, number: double);
     reason (null for a good record, else why it is bad) and, for bad records only, raw, raw_base64
     (the exact bytes, only where they are not valid UTF-8) and file.
+
+    Every value is parsed as text: given a typed schema, Spark 2.4 drops a whole row for one wrong value and newer ones
+    only the value, both without a word.
     """
     valued = parse(records, fields).select("*", *[fence(typed(f)).alias(f.column()) for f in fields])
     checked = valued.withColumn("reason", fence(F.coalesce(flaw(fields), *[reason(f) for f in fields])))
@@ -1032,6 +1047,24 @@ def staging(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
         "reason",
         F.when(bad, F.when(utf8, F.col("raw")).otherwise(replaced(F.col("raw")))).alias("raw"),
         F.when(bad & ~utf8, base64(F.col("raw"))).alias("raw_base64"),
+        F.when(bad, file_uri(F.col("file"))).alias("file"),
+    )
+
+
+def quick_staging(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
+    """What staging() gives for ordinary records, as nearly all are, at less cost.
+
+    In and out as for staging(). All others come out with the reason UNREAD, their raw as it was and their file: they
+    are staging()'s to read, and their other columns mean nothing.
+    """
+    raw, bad = F.col("raw"), F.col("reason").isNotNull()
+    valued = parse_ordinary(records, fields)
+    checked = valued.withColumn("reason", fence(F.coalesce(*not_ordinary(fields), *refusals(fields))))
+    return checked.select(
+        *[f.name for f in fields if f.name],
+        "reason",
+        F.when(bad, raw).alias("raw"),
+        F.lit(None).cast("string").alias("raw_base64"),
         F.when(bad, file_uri(F.col("file"))).alias("file"),
     )
 
@@ -1046,43 +1079,41 @@ def base64(text: Column) -> Column:
     return F.regexp_replace(F.base64(text.cast("binary")), r"\s", "")
 
 
-NOT_TYPED, SWIFT = "_not_typed", "_swift_"
+UNREAD = "not ordinary"
+NOT_TYPED, AS_TEXT = "_not_typed", "_as_text"  # columns: a mark of the parser's, the text of a quoted number
 MAX_INTEGER = 10**18 - 1
 # Between which characters ordinary text begins, the second ones not included: none that a bare number, an object, an
 # array or white space may begin with. In the order of UTF-8's bytes.
 FIRST = ((":", "["), ("^", "{"), ('"A', "#"), ("\u00c0", "\u1000"), ("\u3001", "\ufe00"))
 
 
-def parse(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
-    """Parse each record, nearly always once. Out: raw, file; a column SWIFT + key for every key in its type; careful
-    (null for a record that those hold as it is, else its text, "" where no parser must see that); json (a struct of
-    every key as text, parsed from careful).
-
-    Whatever is not as expected is read as text: given a typed schema, Spark 2.4 drops a whole row for one wrong value
-    and newer ones only the value, both without a word.
+def parse_ordinary(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
+    """Parse records once, each key in its type. Out: raw, file; a column for every field; AS_TEXT beside a quoted
+    number; NOT_TYPED (null where all values fit).
     """
     raw, swift = F.col("raw"), F.col("swift")
     # What from_json reads is a column of its own, since within it Spark compiles nothing.
     records = records.select("raw", "file", fence(F.when(is_simple(raw), raw)).alias("simple"))
     options = dict(JSON_OPTIONS, columnNameOfCorruptRecord=NOT_TYPED)
-    records = records.select("raw", "file", fence(F.from_json("simple", swift_schema(fields), options)).alias("swift"))
-    swift_columns = [fence(swift[key]).alias(SWIFT + key) for key in swift_schema(fields).names]
-    records = records.select("raw", "file", *swift_columns, fence(joined(fields)).alias("joined"))
-    careful = F.when(~is_ordinary(fields), F.when(flaw_before_parsing().isNull(), raw).otherwise(""))
-    records = records.select("*", fence(careful).alias("careful")).drop("joined")
-    return records.select("*", fence(F.from_json("careful", text_schema(fields), JSON_OPTIONS)).alias("json"))
+    records = records.select("raw", "file", fence(F.from_json("simple", typed_schema(fields), options)).alias("swift"))
+    values = [fence(ordinary_value(f)).alias(f.column()) for f in fields]
+    values += [fence(F.when(swift[f.key] != "", swift[f.key])).alias(AS_TEXT + f.key) for f in fields if f.quoted]
+    return records.select("raw", "file", *values, swift[NOT_TYPED].alias(NOT_TYPED))
 
 
-def flaw(fields: Sequence[Field]) -> Column:
-    """Why a record is no object; null where it is one."""
-    careful = F.col("careful")
-    broken = F.when(~well_formed(fields), F.lit("broken JSON"))
-    return F.when(careful.isNotNull(), F.when(careful == "", flaw_before_parsing()).otherwise(broken))
+def typed_schema(fields: Sequence[Field]) -> T.StructType:
+    """Every key in its type, and a mark where a value is of another."""
+    types = {"integer": T.LongType(), "number": T.DoubleType()}
+    found = [T.StructField(f.key, T.StringType() if f.quoted else types.get(f.kind, T.StringType())) for f in fields]
+    return T.StructType(found + [T.StructField(NOT_TYPED, T.StringType())])
 
 
-def fence(column: Column) -> Column:
-    """A column that is computed once, however often it is used: Spark does not copy what is not deterministic."""
-    return F.when(F.spark_partition_id() >= 0, column)
+def ordinary_value(field: Field) -> Column:
+    """A parsed value; null where it is empty text that would be trimmed."""
+    value = F.col("swift")[field.key]
+    if field.quoted:
+        return value.cast("bigint")
+    return F.when(value != "", value) if field.trimmed() and not field.required else value
 
 
 def is_simple(raw: Column) -> Column:
@@ -1094,51 +1125,55 @@ def is_simple(raw: Column) -> Column:
     return (size <= 1000) & raw.startswith("{") & one & is_utf8(raw)
 
 
-def joined(fields: Sequence[Field]) -> Column:
-    """All text that is to be trimmed, a line for each value."""
-    texts = [F.col("swift")[f.key] for f in fields if f.kind == "text" and f.name]
-    return F.concat(F.concat_ws("\n", *texts), F.lit("\n"))
+def not_ordinary(fields: Sequence[Field]) -> List[Column]:
+    """UNREAD where not every value is of its type and can be taken as it is, without being trimmed or looked up in
+    `raw`; else null. Several columns: of many conditions in one, Spark makes a method too long for Java's compiler.
+    """
+    some = any_of(F.col(f.column()).isNotNull() for f in fields)
+    conditions = [F.col(NOT_TYPED).isNull() & some] + [is_ordinary(f) for f in fields]
+    return [F.when(condition, F.lit(None)).otherwise(F.lit(UNREAD)) for condition in conditions]
 
 
-def is_ordinary(fields: Sequence[Field]) -> Column:
-    """Whether every value is of its type and can be taken as it is, without being trimmed or looked up in `raw`."""
-    some = any_of(F.col(SWIFT + f.key).isNotNull() for f in fields)
-    conditions = [F.col(SWIFT + NOT_TYPED).isNull() & some, is_trimmed(F.col("joined"))]
-    conditions += [F.col(SWIFT + f.key).isNull() | is_ordinary_value(f) for f in fields]
-    # Not joined by &: of many conditions Spark would make one method, too long for Java's compiler
-    failed = [F.when(condition, F.lit(None)).otherwise(F.lit(False)) for condition in conditions]
-    return F.coalesce(*failed, F.lit(True))
-
-
-def is_trimmed(lines: Column) -> Column:
-    """Whether no line ends with white space. An expression is asked only where there is more than ASCII."""
-    blank = any_of(lines.contains(white + "\n") for white in ASCII_WHITE)
-    return ~blank & (is_ascii(lines) | ~lines.rlike("[%s]\n" % WHITE))
-
-
-def is_ordinary_value(field: Field) -> Column:
-    """The same of a value that is not null. Not one regular expression: this decides how fast the job is."""
-    value = F.col(SWIFT + field.key)
+def is_ordinary(field: Field) -> Column:
+    """The same of one field. Not one regular expression: this decides how fast the job is."""
+    value = F.col(field.column())
     if field.quoted:
-        return (value.cast("bigint").cast("string") == value) & value.cast("bigint").between(-MAX_INTEGER, MAX_INTEGER)
+        written = F.col(AS_TEXT + field.key)
+        same = (value.cast("string") == written) & value.between(-MAX_INTEGER, MAX_INTEGER)
+        return written.isNull() | F.coalesce(same, F.lit(False))
     if field.kind == "integer":
-        return value.between(-MAX_INTEGER, MAX_INTEGER)
+        return value.isNull() | value.between(-MAX_INTEGER, MAX_INTEGER)
     if field.kind == "number":
-        return finite(value).isNotNull()
+        return value.isNull() | finite(value).isNotNull()
     begins_so = any_of((value >= low) & (value < high) for low, high in FIRST)
-    return begins_so & ~value.isin("true", "false", '"Infinity"')
+    ends_so = F.expr("trim(TRAILING '%s' FROM `%s`)" % (WHITE, field.name)) == value
+    as_it_is = begins_so & ~value.isin("true", "false", '"Infinity"')
+    return value.isNull() | (as_it_is & ends_so if field.trimmed() else as_it_is)
+
+
+def parse(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
+    """Parse records with every value as text. Out: raw, file; parsed (null where no parser must see the record, else
+    its text); json (a struct of every key as text).
+    """
+    safe = F.when(flaw_before_parsing().isNull(), F.col("raw"))
+    records = records.select("raw", "file", fence(safe).alias("parsed"))
+    return records.select("*", fence(F.from_json("parsed", text_schema(fields), JSON_OPTIONS)).alias("json"))
+
+
+def flaw(fields: Sequence[Field]) -> Column:
+    """Why a record is no object; null where it is one."""
+    broken = F.when(~well_formed(fields), F.lit("broken JSON"))
+    return F.when(F.col("parsed").isNull(), flaw_before_parsing()).otherwise(broken)
+
+
+def fence(column: Column) -> Column:
+    """A column that is computed once, however often it is used: Spark does not copy what is not deterministic."""
+    return F.when(F.spark_partition_id() >= 0, column)
 
 
 def any_of(conditions: Iterable[Column]) -> Column:
     """Whether one of several conditions holds."""
     return functools.reduce(lambda one, other: one | other, conditions)
-
-
-def swift_schema(fields: Sequence[Field]) -> T.StructType:
-    """Every key in its type, and a mark where one is of another."""
-    types = {"integer": T.LongType(), "number": T.DoubleType()}
-    found = [T.StructField(f.key, T.StringType() if f.quoted else types.get(f.kind, T.StringType())) for f in fields]
-    return T.StructType(found + [T.StructField(NOT_TYPED, T.StringType())])
 
 
 def text_schema(fields: Sequence[Field]) -> T.StructType:
@@ -1185,19 +1220,12 @@ def well_formed(fields: Sequence[Field]) -> Column:
 
 def typed(field: Field) -> Column:
     """The value of a parsed field in its type, null where it is missing or of another type."""
-    swift = F.col(SWIFT + field.key)
-    ordinary = F.col("careful").isNull()
-    return F.when(ordinary, swift.cast("bigint") if field.quoted else swift).otherwise(special(field))
-
-
-def special(field: Field) -> Column:
-    """The same of a record that is not ordinary."""
     column = F.col("json")[field.key]
     if field.kind == "integer":
         return integer(column)
     if field.kind == "number":
         return number(column)
-    return text(literal(field)) if field.kind == "text" and field.name else literal(field)
+    return text(literal(field)) if field.trimmed() else literal(field)
 
 
 def text(column: Column) -> Column:
@@ -1270,16 +1298,26 @@ def key_pattern(field: Field) -> str:
 
 def reason(field: Field) -> Column:
     """Why a field makes its record bad, or null. Reads the typed value beside what was parsed."""
-    value, special = F.col(field.column()), F.col("careful").isNotNull()
+    value = F.col(field.column())
     is_text = field.kind in ("text", "encoded")
     wrong = not_text(field) if is_text else value.isNull() & (F.trim(F.col("json")[field.key]) != "")
-    why = F.when(special & wrong, F.lit("wrong type: " + field.key))
+    empty = text(value).isNull() if is_text else value.isNull()
+    return F.coalesce(F.when(wrong, F.lit("wrong type: " + field.key)), *refusal(field, empty))
+
+
+def refusal(field: Field, empty: Column) -> List[Column]:
+    """Why a typed value is not accepted, or null; no column where any value is. `empty`: whether it is missing."""
+    value, why = F.col(field.column()), []
     if field.required:
-        empty = value.isNull() | (special & text(value).isNull() if is_text else F.lit(False))
-        why = why.when(empty, F.lit("missing: " + field.key))
+        why.append(F.when(empty, F.lit("missing: " + field.key)))
     if field.accepted:
-        why = why.when(~field.accepted(value), F.lit("value not accepted: " + field.key))
+        why.append(F.when(~field.accepted(value), F.lit("value not accepted: " + field.key)))
     return why
+
+
+def refusals(fields: Sequence[Field]) -> List[Column]:
+    """The same of every field of an ordinary record."""
+    return [why for f in fields for why in refusal(f, F.col(f.column()).isNull())]
 
 
 # ------------------------------------------------------------------------------------ transform
@@ -1629,7 +1667,7 @@ class Store:
     """The files of a lake, through Hadoop, so that local, HDFS and S3 folders work alike."""
 
     def __init__(self, spark: SparkSession, root: str) -> None:
-        self.root = root
+        self.spark, self.root = spark, root
         self.jvm: Any = spark.sparkContext._jvm
         self.fs = self.path().getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
         self.fs.setWriteChecksum(False)  # a local folder needs no .crc beside each file
@@ -1672,13 +1710,15 @@ class Store:
         stream.write(bytearray(text.encode("utf-8")))
         stream.close()
 
-
-def files_and_bytes(stored: DataFrame) -> Tuple[int, int]:
-    """The files that a stored table was read from and their bytes, as Spark has listed them: asking a store again,
-    folder by folder, takes minutes on S3.
-    """
-    plan = stored._jdf.queryExecution().optimizedPlan()
-    return len(stored._jdf.inputFiles()), int(plan.stats().sizeInBytes())
+    def files_and_bytes(self, *parts: str) -> Tuple[int, int]:
+        """The Parquet files below a folder and their bytes. Listed by Spark, many folders at once, where one after the
+        other would take minutes, as on S3.
+        """
+        if self.fs.getUri().getScheme() == "file":
+            found = self.fs.getContentSummary(self.path(*parts))
+            return found.getFileCount(), found.getLength()
+        stored = self.spark.read.schema("listed int").parquet(self.at(*parts))._jdf
+        return len(stored.inputFiles()), int(stored.queryExecution().optimizedPlan().stats().sizeInBytes())
 
 
 def arranged(frame: DataFrame, name: str) -> DataFrame:
@@ -1911,22 +1951,39 @@ class Run:
     ) -> List[Any]:
         """Stage one input; raises UsageError where it holds no records at all."""
         with self.progress.step("stage " + name) as step:
-            staged = staging(read(self.spark, getattr(self.config, name)), fields)
-            staged.write.parquet(self.staged(name))
-            self.inputs[name] = self.spark.read.schema(staged.schema).parquet(self.staged(name))
-            self.fit_parallelism(self.inputs[name])
-            counts = profile(self.inputs[name], *groups)
+            ordinary = quick_staging(read(self.spark, getattr(self.config, name)), fields)
+            stored = self.store_staged(ordinary, name, "ordinary")
+            counts = profile(stored, *groups)
+            parts = ["ordinary"]
+            if any(row["reason"] == UNREAD for row in counts):
+                unread = stored.where(F.col("reason") == UNREAD).select("raw", "file")
+                others = self.store_staged(staging(unread, fields), name, "others")
+                counts = [row for row in counts if row["reason"] != UNREAD] + profile(others, *groups)
+                parts.append("others")
+            everything = self.read_staged(stored.schema, name, *parts)
+            self.inputs[name] = everything.where(F.col("reason").isNull() | (F.col("reason") != UNREAD))
             records = sum(row["count"] for row in counts)
             step["note"] = "%s records" % group_digits(records)
         if not records:
             raise UsageError("%s: no records in %s" % (name, getattr(self.config, name)))
         return counts
 
-    def fit_parallelism(self, stored: DataFrame) -> None:
+    def store_staged(self, frame: DataFrame, name: str, part: str) -> DataFrame:
+        """Write a part of a staged input. Returns it as it is stored."""
+        frame.write.parquet(self.staged(name, part))
+        stored = self.read_staged(frame.schema, name, part)
+        self.fit_parallelism(self.store.files_and_bytes("_staging", self.run_id, name, part)[1])
+        return stored
+
+    def read_staged(self, schema: T.StructType, name: str, *parts: str) -> DataFrame:
+        """Read parts of a staged input."""
+        return self.spark.read.schema(schema).parquet(*[self.staged(name, part) for part in parts])
+
+    def fit_parallelism(self, size: int) -> None:
         """As many shuffle partitions as the staged bytes want, unless the user has chosen."""
         key = "spark.sql.shuffle.partitions"
         if not self.spark.sparkContext.getConf().contains(key):
-            wanted = files_and_bytes(stored)[1] // STAGED_BYTES_PER_TASK
+            wanted = size // STAGED_BYTES_PER_TASK
             self.spark.conf.set(key, str(max(self.spark.sparkContext.defaultParallelism, wanted)))
 
     def keep_quarantine(self, song_counts: Sequence[Any], event_counts: Sequence[Any]) -> None:
@@ -1946,7 +2003,11 @@ class Run:
     def build(self, event_counts: Sequence[Any]) -> None:
         """Write the five tables into staging."""
         records, events = self.good("song_data"), self.good("log_data")
-        plays = {(r["year"], r["month"]): r["count"] for r in event_counts if r["play"] and not r["reason"]}
+        plays: Dict[Tuple[int, int], int] = {}
+        for row in event_counts:
+            if row["play"] and not row["reason"]:
+                month = row["year"], row["month"]
+                plays[month] = plays.get(month, 0) + row["count"]
         frames = {
             "artists": artists(records),
             "songs": songs(records),
@@ -1960,9 +2021,11 @@ class Run:
             path = self.staged("tables", name)
             with self.progress.step("build " + name):
                 load(arranged(frames[name], name), name, path)
-            written = self.spark.read.schema(TABLES[name].columns).parquet(path)
-            self.tables[name] = frames[name] if name == "songs" else written
-            self.sizes[name] = files_and_bytes(written)
+            if name == "songs":
+                self.tables[name] = frames[name]
+            else:
+                self.tables[name] = self.spark.read.schema(TABLES[name].columns).parquet(path)
+            self.sizes[name] = self.store.files_and_bytes("_staging", self.run_id, "tables", name)
 
     def check(self, song_counts: Sequence[Any], event_counts: Sequence[Any]) -> None:
         """Check what is about to be published; raises DataError naming rule, count and examples."""

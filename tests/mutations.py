@@ -175,13 +175,12 @@ MUTATIONS = [
     Mutation("invalid UTF-8 is bad", "F.when(~is_utf8(raw), ", "F.when(F.lit(False), ", "staging bad_lines"),
     Mutation("the quick way: whole objects only", 'raw.startswith("{") & one &', "", "staging bad_lines"),
     Mutation("the quick way: valid UTF-8 only", "& one & is_utf8(raw)", "& one", "staging bad_lines"),
-    Mutation(
-        "the quick way: all values typed", "F.col(SWIFT + NOT_TYPED).isNull() & some", "some", "staging values_of"
-    ),
-    Mutation("the quick way: trimmed text only", 'is_trimmed(F.col("joined"))', "F.lit(True)", "staging values_of"),
-    Mutation("the quick way: nothing like a number", "return begins_so & ", "return ", "staging values_of"),
+    Mutation("the quick way: all values typed", "F.col(NOT_TYPED).isNull() & some", "some", "staging values_of"),
+    Mutation("the quick way: trimmed text only", "as_it_is & ends_so if", "as_it_is if", "staging values_of"),
+    Mutation("the quick way: nothing like a number", "= begins_so & ", "= ", "staging values_of"),
+    Mutation("the quick way: all others are read too", 'parts.append("others")', "pass", "lake sample"),
     Mutation("extreme lines are bad", ".when(extreme, ", ".when(F.lit(False), ", "staging extreme"),
-    Mutation("wrong types are bad", "F.when(special & wrong, ", "F.when(F.lit(False), ", "staging values_of"),
+    Mutation("wrong types are bad", "F.when(wrong, ", "F.when(F.lit(False), ", "staging values_of"),
     Mutation("missing keys are bad", "    if field.required:", "    if False:", "staging bad_lines"),
     Mutation("values that are not accepted are bad", "    if field.accepted:", "    if False:", "staging bad_lines"),
     # Checks and account

@@ -194,6 +194,12 @@ def test_profiles_are_found_where_every_aws_client_looks() -> None:
     assert env == {}
 
 
+def test_java_gets_one_garbage_collector() -> None:
+    assert etl.collector_options({}) == ["-XX:+UseParallelGC"]
+    assert etl.collector_options({"JAVA_TOOL_OPTIONS": "-Xss4m -XX:+UseG1GC"}) == []
+    assert etl.collector_options({"JDK_JAVA_OPTIONS": "-XX:+PrintFlagsFinal"}) == ["-XX:+UseParallelGC"]
+
+
 def test_a_lake_is_never_written_without_credentials() -> None:
     paths = ["--song-data", "s3://public/songs", "--log-data", "/logs", "--anonymous", "yes", "--output"]
     assert config(*paths, "s3://mine/lake").anonymous
