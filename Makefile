@@ -22,7 +22,7 @@ spark4 = $(call spark,$(SPARK4),.ci/java.sh -m jdk.incubator.vector 17 21 25)
 usable = $(if $(shell $(1)/bin/python -c '' 2>&1 || echo no),FORCE)
 
 .DEFAULT_GOAL := help
-.PHONY: help run query test test-cloud test-emr test-spark4 compare mutations bench lint format clean FORCE
+.PHONY: help run query test test-cloud test-emr test-spark4 compare mutations bench bench-conf lint format clean FORCE
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -56,6 +56,12 @@ mutations: $(VENV)/.test ## break each rule of etl.py on purpose and see a test 
 
 bench: $(VENV)/.bench ## measure the job beside a plain one, DuckDB, Polars and the least that Spark needs (hours; ARGS="--quick")
 	@$(spark35) benchmarks/bench.py $(ARGS)
+
+bench-conf: $(VENV)/.bench $(SPARK4)/.test ## measure settings, layouts, cluster sizes and Sparks (an hour)
+	@[ ! -f "$(EMR_SETUP)" ] || $(MAKE) --no-print-directory $(EMR)/.test
+	@emr=; if [ -f "$(EMR_SETUP)" ]; then $(emr_runtime) emr="--spark $(EMR)/bin/python=$$EMR_JAVA_HOME"; fi; \
+	java="$$(.ci/java.sh -m jdk.incubator.vector 17 21 25)" && \
+	$(spark35) benchmarks/configurations.py --spark "$(SPARK4)/bin/python=$$java" $$emr $(ARGS)
 
 lint: $(VENV)/.test ## check style, types and shell scripts
 	$(VENV)/bin/ruff check
@@ -99,7 +105,7 @@ $(EMR)/.test: tests/requirements-py37.txt $(call usable,$(EMR))
 	@$(EMR)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements-py37.txt
 	@touch $@
 
-$(EMR)/.test test-emr test-cloud: SHELL := bash
+$(EMR)/.test test-emr test-cloud bench-conf: SHELL := bash
 
 # The script that installs EMR's runtime leaves EMR_PYTHON and EMR_JAVA_HOME in the environment
 emr_runtime = if [ -z "$$EMR_PYTHON" ]; then [ -f "$(EMR_SETUP)" ] || { echo "No EMR runtime: EMR_SETUP=$(EMR_SETUP) is not there" >&2; exit 1; }; . "$(EMR_SETUP)"; fi &&

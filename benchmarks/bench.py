@@ -145,7 +145,7 @@ def run_all(jobs: Sequence[Job], options: argparse.Namespace, results: Results) 
                 say("%-10s %-12s %-10s %s" % (job.input, label, job.contender, cost_text(cost)))
                 results.add(job, cost, warm_up)
     for job in jobs:
-        if not results.failed(job):
+        if options.processes and not results.failed(job):
             job.start_afresh()
             count = measure.count_processes(job.command(), environment(), ROOT, 10 * options.timeout)
             say("%-10s %-12s %-10s %s" % (job.input, "processes", job.contender, count or "not measured"))
@@ -289,6 +289,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--warmup", type=int, help="runs before them (default: 1)")
     add("--timeout", type=float, default=3600, help="seconds after which a run has failed (default: %(default)s)")
     add("--out", type=Path, help="folder of the results (default: build/bench/results)")
+    add("--no-processes", dest="processes", action="store_false", help="leave out the run that counts processes")
     add("--list", action="store_true", help="list inputs and contenders")
     add("--quick", action="store_true", help="try this program out: tiny inputs, results apart, one run and no warm-up")
     add("--s3", action="store_true", help="count the requests to S3 instead, of ours on a small input")

@@ -3,77 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Set
 
-import pyspark
 import pytest
 from conftest import ROOT, SAMPLE
+from standalone import SPARK, Cluster, running
 
-SPARK = Path(pyspark.__file__).parent
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1"  # as in conftest.py
-
-
-class Cluster(NamedTuple):
-    """A running cluster."""
-
-    url: str
-    env: Dict[str, str]
-
-
-def environment(folder: Path) -> Dict[str, str]:
-    """The environment of a user who has Spark on this machine and nothing of ours."""
-    ours = re.compile("PYSPARK_GATEWAY|SPARK_|PYTHONPATH|MODE$|SONG_DATA$|LOG_DATA$|OUTPUT$")
-    env = {name: value for name, value in os.environ.items() if not ours.match(name)}
-    env.update(PYSPARK_PYTHON=sys.executable, SPARK_HOME=str(SPARK), SPARK_LOCAL_IP="127.0.0.1")
-    env.update(SPARK_WORKER_DIR=str(folder / "work"), SPARK_NO_DAEMONIZE="1", SPARK_DAEMON_MEMORY="256m")
-    return env
-
-
-def start(role: str, arguments: List[str], env: Dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a daemon in a process group of its own, its output in a file."""
-    command = [str(SPARK / "bin/spark-class"), "org.apache.spark.deploy." + role, "--host", "127.0.0.1", *arguments]
-    with log.open("wb") as output:
-        return subprocess.Popen(command, env=env, stdout=output, stderr=output, start_new_session=True)
-
-
-def wait_for(pattern: str, log: Path, daemon: subprocess.Popen[bytes]) -> str:
-    """The first match of a pattern in a daemon's log; fails when the daemon ends before."""
-    with log.open(encoding="utf-8") as lines:
-        while daemon.poll() is None:
-            found = re.search(pattern, lines.readline())
-            if found:
-                return found.group(1)
-    raise AssertionError(log.read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("cluster")
-    env = environment(folder)
-    daemons = []
-    try:
-        log = folder / "master.log"
-        daemons.append(start("master.Master", ["--port", "0", "--webui-port", "0"], env, log))
-        url = wait_for(r"Starting Spark master at (spark://\S+)", log, daemons[0])
-        for number in "12":
-            log = folder / ("worker-%s.log" % number)
-            size = ["--cores", "1", "--memory", "1g", "--webui-port", "0", url]
-            daemons.append(start("worker.Worker", size, env, log))
-            wait_for("(Successfully registered) with master", log, daemons[-1])
-        yield Cluster(url, env)
-    finally:
-        for daemon in daemons:
-            with suppress(ProcessLookupError):
-                os.killpg(daemon.pid, signal.SIGKILL)
-            daemon.wait()
+    with running(tmp_path_factory.mktemp("cluster"), workers=2) as cluster:
+        yield cluster
 
 
 class Submitted(NamedTuple):
