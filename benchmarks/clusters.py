@@ -32,19 +32,19 @@ PATIENCE = 3600  # seconds: the smallest cluster that is done by then is recomme
 TEMPLATE = """\
 # Which cluster for which size
 
-Written by `make bench-conf ARGS=--report`. **A model, not a measurement**: nothing was run on EMR. It says in which order
-of magnitude to begin; the first run's report (`_runs/*.json`) then says where the time went.
+Written by `make bench-conf ARGS=--report`. **A model, not a measurement**: nothing was run on EMR. It says in which
+order of magnitude to begin; the first run's report (`_runs/*.json`) then says where the time went.
 
-Time and on-demand cost of one run over all input, with {songs} songs; nodes are one primary and the rest core. **Bold:**
-the cheapest cluster of those here that is done within an hour; where none is, the fastest. Set it with `NODES` and
-`INSTANCE_TYPE` of `etl_job.sh` ([emr.md](emr.md)).
+Time and on-demand cost of one run over all input, with {songs} songs; nodes are one primary and the rest core.
+**Bold:** the cheapest cluster of those here that is done within an hour; where none is, the fastest. Set it with
+`NODES` and `INSTANCE_TYPE` of `etl_job.sh` ([emr.md](emr.md)).
 
 {table}
 
 - Below a million events nearly all of the cluster's time is its start: take a laptop, or a cluster that already runs.
 - More nodes cost little more where the work is large, since twice the nodes need about half the time.
 - A larger catalog of songs costs requests, not computing: `songs` has a partition for each year and artist, as the
-  exercise asks for, and S3A takes some 30 requests for each ({catalog} dollars for {songs} songs). Partitioned by year
+  exercise asks for, and S3A takes 30 to 40 requests for each ({catalog} dollars for {songs} songs). Partitioned by year
   only, they would be a hundredth: see [CONFIGURATIONS.md](../benchmarks/CONFIGURATIONS.md). EMR's own committer takes
   fewer; how many could not be measured.
 
@@ -64,14 +64,15 @@ By `make bench` and `make bench-conf`, on {date}:
 
 ## What is assumed
 
-- The CPU seconds grow with the input and spread over all cores: [RESULTS.md](../benchmarks/RESULTS.md) shows the first up
-  to two million events.
+- The CPU seconds grow with the input and spread over all cores: [RESULTS.md](../benchmarks/RESULTS.md) shows the first
+  up to two million events.
 - A vCPU of a core node does {efficiency} of what a core of the machine above does. The primary node does none.
 - {start} minutes pass until the step begins, and are paid.
 - Shuffles may take {share} % of the disks that EMR gives a node by default
   ([64 GiB for an xlarge, 128 for a 2xlarge, 256 for a 4xlarge](https://docs.aws.amazon.com/emr/latest/ManagementGuide/emr-plan-storage.html)).
-- Prices of instances are those of `etl_job.sh`; of requests, 0.005 dollars for a thousand that write or list and 0.0004
-  for a thousand that read ([S3](https://aws.amazon.com/s3/pricing/), us-west-2). The table's costs are without requests.
+- Prices of instances are those of `etl_job.sh`; of requests, 0.005 dollars for a thousand that write or list and
+  0.0004 for a thousand that read ([S3](https://aws.amazon.com/s3/pricing/), us-west-2). The table's
+  costs are without requests.
 - A laptop has {laptop} cores like that of the machine above.
 """
 
