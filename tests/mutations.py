@@ -178,6 +178,9 @@ MUTATIONS = [
     Mutation("the quick way: all values typed", "F.col(NOT_TYPED).isNull() & some", "some", "staging values_of"),
     Mutation("the quick way: trimmed text only", "as_it_is & ends_so if", "as_it_is if", "staging values_of"),
     Mutation("the quick way: nothing like a number", "= begins_so & ", "= ", "staging values_of"),
+    Mutation(
+        "shuffles have partitions for all that is staged", "self.fit_parallelism(stored)", "pass", "lake shuffles_have"
+    ),
     Mutation("the quick way: all others are read too", 'parts.append("others")', "pass", "lake sample"),
     Mutation("extreme lines are bad", ".when(extreme, ", ".when(F.lit(False), ", "staging extreme"),
     Mutation("wrong types are bad", "F.when(wrong, ", "F.when(F.lit(False), ", "staging values_of"),

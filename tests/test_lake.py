@@ -53,6 +53,22 @@ def build(spark: SparkSession) -> Build:
     return build
 
 
+def test_shuffles_have_partitions_for_all_that_is_staged(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etl, "STAGED_BYTES_PER_TASK", 10000)
+    lake = tmp_path / "lake"
+    config = etl.Config("LOCAL", str(SAMPLE / "song_data"), str(SAMPLE / "log_data"), str(lake), 20.0)
+    etl.Run(spark, config, etl.Progress(io.StringIO())).stage()
+    found = spark.conf.get("spark.sql.shuffle.partitions")
+    spark.conf.set("spark.sql.shuffle.partitions", "2")
+    files = list(lake.glob("_staging/*/log_data/**/*.parquet"))
+    assert len({file.parent for file in files}) == 2  # ordinary records and others
+    wanted = sum(file.stat().st_size for file in files) // 10000
+    assert wanted > 2
+    assert found == str(wanted)
+
+
 def tables_of(spark: SparkSession, folder: Path) -> Dict[str, List[Row]]:
     return {name: rows(spark.read.parquet(str(folder / name))) for name in TABLES}
 
