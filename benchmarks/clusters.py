@@ -6,16 +6,19 @@ object, and bytes of shuffles; the rest are assumptions, which the page states.
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence
 
 import bench
 import report
 
+sys.path.insert(0, str(bench.ROOT))
+import etl
+
 EVENTS = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
-SONGS = 15_000
+SONGS, PARTITIONS = 15_000, 12_465  # of the input bucket, and what its songs are partitioned into
 CLUSTERS = ((3, "m5.xlarge"), (5, "m5.xlarge"), (5, "m5.2xlarge"), (11, "m5.2xlarge"), (11, "m5.4xlarge"))
 LAPTOP_CORES = 4
 
@@ -174,21 +177,11 @@ def row(basis: Measured, events: int, known: Dict[str, Instance]) -> str:
     """A line of the table."""
     found = [estimate(basis, events, nodes, kind, known) for nodes, kind in CLUSTERS]
     best = recommended(found)
-    cells = [report.digits(events), size(basis.input_per_event * events), duration(laptop(basis, events))]
+    cells = [report.digits(events), etl.size_text(basis.input_per_event * events), duration(laptop(basis, events))]
     for place, each in enumerate(found):
         text = "%s, $%.2f" % (duration(each.seconds), each.dollars) if each.fits else "disks too small"
         cells.append("**%s**" % text if place == best else text)
     return "| %s |" % " | ".join(cells)
-
-
-def size(number: float) -> str:
-    """Bytes for people.
-
-    >>> size(4.7e6), size(4.7e11)
-    ('4.7 MB', '470.0 GB')
-    """
-    power = min(4, int(math.log10(number) / 3))
-    return "%.1f %s" % (number / 1000**power, ("B", "kB", "MB", "GB", "TB")[power])
 
 
 def page(basis: Measured, known: Dict[str, Instance], stamp: Dict[str, Any]) -> str:
@@ -206,7 +199,7 @@ def page(basis: Measured, known: Dict[str, Instance], stamp: Dict[str, Any]) -> 
         per_song="%.1f" % (basis.cpu_per_song * 1e3),
         shuffle="%.0f" % basis.shuffle_per_event,
         requests="%.0f" % (basis.dollars_per_object * 1e6),
-        catalog="%.2f" % (basis.dollars_per_object * SONGS * 0.83),
+        catalog="%.2f" % (basis.dollars_per_object * PARTITIONS),
         start=START_SECONDS // 60,
         efficiency="%g" % EFFICIENCY,
         laptop=LAPTOP_CORES,

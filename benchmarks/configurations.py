@@ -45,6 +45,7 @@ class Variant(NamedTuple):
 
 SHIPPED = "as shipped"
 SHUFFLE, CODEC = "spark.sql.shuffle.partitions", "spark.sql.parquet.compression.codec"
+OVERWRITE = "spark.sql.sources.partitionOverwriteMode"
 COMMITTER = "spark.hadoop.mapreduce.fileoutputcommitter.algorithm.version"
 VARIANTS = (
     Variant("", SHIPPED),
@@ -55,7 +56,7 @@ VARIANTS = (
     Variant("songs partitioned by", "year", changes=BY_YEAR),
     Variant("songs partitioned by", "nothing", changes={"songs": []}),
     Variant("committer", "algorithm 2", {COMMITTER: "2"}),
-    *(Variant("overwrite mode", mode, changes={"overwrite": mode}) for mode in ("static", "dynamic")),
+    *(Variant("overwrite mode", mode, {OVERWRITE: mode}, {"mode": "overwrite"}) for mode in ("static", "dynamic")),
     *(Variant("codec", codec, {CODEC: codec}) for codec in ("uncompressed", "gzip", "zstd")),
 )
 

@@ -65,12 +65,6 @@ def files_in_a_partition(table: Path) -> int:
     return max(len(files) for _, _, files in os.walk(table))
 
 
-def write(frame: DataFrame, name: str, output: str) -> None:
-    """Write a table as etl.py's files."""
-    writer = frame.write.option("maxRecordsPerFile", 2 * etl.ROWS_PER_FILE)
-    writer.partitionBy(*etl.TABLES[name].partitions).parquet("%s/%s" % (output, name))
-
-
 def write_tables(spark: SparkSession, lake: Path, output: str) -> float:
     """Write the tables of a lake again. Returns the seconds without those that reading takes."""
     etl.Store(spark, output)  # lets Spark write no checksums, as in etl.py
@@ -78,7 +72,7 @@ def write_tables(spark: SparkSession, lake: Path, output: str) -> float:
     total = 0.0
     for name in etl.TABLES:
         frame = laid_out(spark, lake, name)
-        total += seconds(functools.partial(write, frame, name, output))
+        total += seconds(functools.partial(etl.load, frame, name, "%s/%s" % (output, name)))
         frame.unpersist()
     return total
 
