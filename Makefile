@@ -23,7 +23,7 @@ spark4 = $(call spark,$(SPARK4),$(java4))
 usable = $(if $(shell $(1)/bin/python -c '' 2>&1 || echo no),FORCE)
 
 .DEFAULT_GOAL := help
-.PHONY: help run query test test-cloud test-emr test-spark4 compare mutations bench bench-conf lint format clean FORCE
+.PHONY: help run query test test-cloud test-crash test-emr test-spark4 compare mutations bench bench-conf lint format clean FORCE
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ test: $(VENV)/.test ## run the tests (ARGS="..." adds options of pytest)
 
 test-cloud: $(VENV)/.test ## run the tests with S3, EMR and clusters, all on this machine
 	@[ ! -f "$(EMR_SETUP)" ] || { $(emr_runtime) true; }; $(spark35) -m pytest -rs tests/cloud $(ARGS)
+
+test-crash: $(VENV)/.test ## kill runs at KILLS random moments and at each step, fill the disk (half an hour)
+	@$(spark35) -m pytest -rs tests/crash $(ARGS)
 
 test-emr: $(EMR)/.test ## run the tests on the Python, Spark and Java of EMR 5.30.0
 	@$(emr_runtime) $(call spark,$(EMR),echo "$$EMR_JAVA_HOME") -m pytest $(TESTS) $(ARGS)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import ctypes
 import datetime
 import functools
 import json
@@ -24,11 +25,13 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
 import time as clock
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import (
     Any,
@@ -312,7 +315,8 @@ examples:
 exit codes:
   0  done
   1  the data failed a check: the lake is as it was before
-  2  wrong usage or environment: the lake is as it was before
+  2  wrong usage or environment: the lake is as it was before, unless the sentence says
+     that the next run finishes it
   130  interrupted; says what became of the lake
 """
 
@@ -792,6 +796,7 @@ S3A_CONF = {
     # Files appear when their task ends, not once more when all have: each time is a copy on S3. Safe here, since nobody
     # reads the staging folder before the job is done, and a task that runs twice writes the same names.
     "mapreduce.fileoutputcommitter.algorithm.version": "2",
+    "fs.s3a.connection.maximum": "96",  # Hadoop 2's 15 are fewer than REQUESTS_AT_ONCE
 }
 IMPATIENT_CONF = {
     "fs.s3a.attempts.maximum": "2",
@@ -839,7 +844,7 @@ def check_uris(spark: SparkSession, config: Config) -> None:
         if is_uri(uri) and not exists_now(spark, uri, name):
             raise UsageError("%s: there is no folder %s" % (name, uri))
     if is_uri(config.output) and exists_now(spark, config.output, "output"):
-        refuse_strangers(config.output, Store(spark, config.output).exists)
+        refuse_strangers(config.output, open_store(spark, config.output).exists)
 
 
 def exists_now(spark: SparkSession, uri: str, name: str) -> bool:
@@ -999,10 +1004,10 @@ def folders_with_files(spark: SparkSession, root: str) -> List[str]:
 def parent(path: str) -> str:
     """The folder of a file.
 
-    >>> parent("s3://bucket/a/b.json")
-    's3://bucket/a'
+    >>> parent("s3://bucket/a/b.json"), parent("b.json")
+    ('s3://bucket/a', '')
     """
-    return path.rsplit("/", 1)[0]
+    return path.rpartition("/")[0]
 
 
 def glob(spark: SparkSession, pattern: str) -> List[str]:
@@ -1669,6 +1674,13 @@ def group_digits(count: int) -> str:
 # ------------------------------------------------------------------------------------ load and publish
 
 
+MARK = "_new"  # a file in a folder that is to be published, until it has been
+REQUESTS_AT_ONCE = 32
+ENDING_SECONDS = 10  # what the Java of a killed run may need to end
+BEAT_SECONDS, LEASE_SECONDS = 10, 120
+ANOTHER_RUN = "another run writes into %s: %s"
+
+
 class Store:
     """The files of a lake, through Hadoop, so that local, HDFS and S3 folders work alike."""
 
@@ -1694,6 +1706,11 @@ class Store:
         """Delete a file or folder, if it is there."""
         self.fs.delete(self.path(*parts), True)
 
+    def delete_empty(self, *parts: str) -> None:
+        """Delete a folder that holds nothing, if it is there."""
+        if self.exists(*parts) and not self.folders(*parts):
+            self.delete(*parts)
+
     def folders(self, *parts: str) -> List[str]:
         """The names in a folder; none where there is no folder."""
         if not self.exists(*parts):
@@ -1711,10 +1728,61 @@ class Store:
             raise UsageError("cannot move %s to %s" % (self.at(*source), self.at(*target)))
 
     def write(self, text: str, *parts: str) -> None:
-        """Write a small text file."""
+        """Write a small text file, which is there whole or not at all."""
+        unfinished = (*parts[:-1], "_" + parts[-1])
+        self.write_directly(text, *unfinished)
+        self.delete(*parts)
+        self.move(unfinished, parts)
+
+    def write_directly(self, text: str, *parts: str) -> None:
+        """Write a small text file in one go, which only object stores do in one step."""
         stream = self.fs.create(self.path(*parts), True)
         stream.write(bytearray(text.encode("utf-8")))
         stream.close()
+
+    def read(self, *parts: str) -> Optional[str]:
+        """The text of a small file; None where there is none."""
+        try:
+            stream = self.fs.open(self.path(*parts))
+        except Py4JJavaError as error:
+            if "FileNotFoundException" in str(error.java_exception.getClass().getName()):
+                return None
+            raise
+        try:
+            return str(self.jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+        finally:
+            stream.close()
+
+    def prepare(self, *new: str) -> None:
+        """Make a folder ready for replace()."""
+        self.write_directly("", *new, MARK)
+
+    def replace(self, name: str, *new: str) -> None:
+        """Put a prepared folder in the place of another, or finish doing so after a crash; then tidy()."""
+        if not self.exists(*new, MARK):  # it has been done
+            return
+        if self.exists(name) and not self.exchange(name, *new):
+            self.move((name,), (*new[:2], "old", name))
+        if self.exists(*new, MARK):
+            self.move(new, (name,))
+
+    def exchange(self, name: str, *new: str) -> bool:
+        """Swap two folders in one step; False where the store cannot."""
+        return False
+
+    def tidy(self, name: str, *new: str) -> None:
+        """Remove what replace() has left beside the new files."""
+        self.delete(name, MARK)
+
+    @contextmanager
+    def locked(self, run_id: str, say: Callable[[str], None]) -> Iterator[Lease]:
+        """Be the only run that writes into the lake; raises UsageError where another one does."""
+        lease = Lease(self, run_id)
+        try:
+            lease.acquire(say)
+            yield lease
+        finally:
+            lease.end()
 
     def files_and_bytes(self, *parts: str) -> Tuple[int, int]:
         """The Parquet files in thousands of folders that nothing else reads, and their bytes. A local store is asked
@@ -1724,6 +1792,231 @@ class Store:
             found = self.fs.getContentSummary(self.path(*parts))
             return found.getFileCount(), found.getLength()
         return files_and_bytes(self.spark.read.schema("listed int").parquet(self.at(*parts)))
+
+
+class LocalStore(Store):
+    """A folder of this machine."""
+
+    def exchange(self, name: str, *new: str) -> bool:
+        """Swap two folders in one step; False where the file system cannot."""
+        return exchange_folders(os.path.join(self.root, *new), os.path.join(self.root, name))
+
+    @contextmanager
+    def locked(self, run_id: str, say: Callable[[str], None]) -> Iterator[Lease]:
+        """As for any store. The lock is the operating system's and Java's, whose threads do the writing: when they have
+        ended, however that was, it is free.
+        """
+        path = os.path.join(self.root, "_lock")
+        file = self.jvm.java.io.RandomAccessFile(path, "rw")
+        try:
+            deadline = clock.monotonic() + ENDING_SECONDS
+            while not lock_file(file):
+                if clock.monotonic() > deadline:
+                    raise UsageError(ANOTHER_RUN % (self.root, holder(pathlib.Path(path).read_text())))
+                clock.sleep(0.2)
+            file.setLength(0)
+            file.writeBytes(signature(run_id))
+            yield Lease(self, run_id)
+            file.setLength(0)
+        finally:
+            file.close()
+
+
+class ObjectStore(Store):
+    """A bucket of S3: a rename is a copy of each object, and the only thing done in one step is writing an object."""
+
+    def write(self, text: str, *parts: str) -> None:
+        """Write a small text file, which is there whole or not at all."""
+        self.write_directly(text, *parts)
+
+    def prepare(self, *new: str) -> None:
+        """Nothing to do: replace() can be repeated."""
+
+    def replace(self, name: str, *new: str) -> None:
+        """Write the objects of a folder over those of another, under names that stay the same from run to run: each
+        partition of one file goes from old to new in one step. Many at a time; then tidy().
+        """
+        copies = named_alike(self.objects(*new))
+        sources = by_folder(copies)
+        superseded = by_folder(set(self.objects(name)) - set(copies.values()))
+
+        def replace_partition(folder: str) -> None:
+            for source in sources[folder]:
+                self.copy((*new, source), (name, copies[source]))
+            for path in superseded.get(folder, []):
+                self.delete(name, path)
+
+        at_once(replace_partition, sources)
+
+    def tidy(self, name: str, *new: str) -> None:
+        """Remove the objects of partitions that are no more."""
+        gone = set(self.objects(name)) - set(named_alike(self.objects(*new)).values())
+        at_once(lambda path: self.delete(name, path), gone)
+
+    def copy(self, source: Sequence[str], target: Sequence[str]) -> None:
+        """Write an object over another."""
+        hadoop = self.spark.sparkContext._jsc.hadoopConfiguration()
+        file_util = self.jvm.org.apache.hadoop.fs.FileUtil
+        file_util.copy(self.fs, self.path(*source), self.fs, self.path(*target), False, True, hadoop)
+
+    def objects(self, *parts: str) -> List[str]:
+        """The names of all objects below a folder, relative to it, in order."""
+        root = self.path(*parts)
+        if not self.fs.exists(root):
+            return []
+        found, paths = self.fs.listFiles(root, True), []
+        while found.hasNext():
+            paths.append(str(root.toUri().relativize(found.next().getPath().toUri()).getPath()))
+        return sorted(paths)
+
+
+def open_store(spark: SparkSession, root: str) -> Store:
+    """The store of a lake."""
+    if bucket_of(root):
+        return ObjectStore(spark, root)
+    return Store(spark, root) if is_uri(root) else LocalStore(spark, root)
+
+
+def named_alike(paths: Sequence[str]) -> Dict[str, str]:
+    """Names for Spark's files that depend on their partition and number alone, by those that Spark gave them.
+
+    >>> named_alike(["year=1999/part-00003-8b3c.c000.snappy.parquet", "year=1999/part-00007-8b3c.c000.snappy.parquet"])
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'year=1999/part-00003-8b3c.c000.snappy.parquet': 'year=1999/part-00000.parquet',
+     'year=1999/part-00007-8b3c.c000.snappy.parquet': 'year=1999/part-00001.parquet'}
+    """
+    names = {}
+    for folder, found in by_folder(paths).items():
+        for number, path in enumerate(found):
+            names[path] = "%spart-%05d.parquet" % (folder and folder + "/", number)
+    return names
+
+
+def by_folder(paths: Iterable[str]) -> Dict[str, List[str]]:
+    """Paths in order, by their folder.
+
+    >>> by_folder(["a/2", "a/1", "3"])
+    {'': ['3'], 'a': ['a/1', 'a/2']}
+    """
+    folders: Dict[str, List[str]] = {}
+    for path in sorted(paths):
+        folders.setdefault(parent(path), []).append(path)
+    return folders
+
+
+def at_once(action: Callable[[str], None], names: Iterable[str]) -> None:
+    """Do something for each of many names, some at a time; raises the first error when all have ended."""
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        for _ in pool.map(action, names):
+            pass
+
+
+def exchange_folders(one: str, other: str) -> bool:
+    """Swap two folders in one step, as Linux (renameat2) and macOS (renamex_np) can on most file systems; False where
+    they cannot.
+    """
+    libc = ctypes.CDLL(None)
+    paths = os.fsencode(one), os.fsencode(other)
+    if hasattr(libc, "renameat2"):
+        here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+        return bool(libc.renameat2(here, paths[0], here, paths[1], exchange) == 0)
+    if hasattr(libc, "renamex_np"):
+        return bool(libc.renamex_np(*paths, 2) == 0)  # RENAME_SWAP
+    return False
+
+
+def signature(run_id: str) -> str:
+    """Who holds a lock, for people."""
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return "run %s, process %d on %s, since %s" % (run_id, os.getpid(), socket.gethostname(), now)
+
+
+def holder(text: str) -> str:
+    """The signature in a lock, which its holder may be about to write."""
+    return text.strip() or "it has just begun"
+
+
+def lock_file(file: Any) -> bool:
+    """Lock a file of Java's, until it is closed; False where another process or session has locked it."""
+    try:
+        return file.getChannel().tryLock() is not None
+    except Py4JJavaError as error:
+        if "OverlappingFileLockException" in str(error.java_exception):
+            return False
+        raise
+
+
+class Lease:
+    """A run's sign of life in a store that has no locks: a file that it rewrites every BEAT_SECONDS. A run whose file
+    stays the same for LEASE_SECONDS is dead.
+
+    A run first writes its own file, then looks for others: of two that begin at once, at least one sees the other.
+    While it looks it is waiting; of two that wait, the one whose id comes first stays.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self.store, self.run_id = store, run_id
+        self.signature, self.state, self.beats = signature(run_id), "waiting", 0
+        self.ended = threading.Event()
+        self.thread: Optional[threading.Thread] = None
+
+    def acquire(self, say: Callable[[str], None]) -> None:
+        """Get hold of the lake; raises UsageError where another run has it."""
+        self.beat()
+        self.thread = threading.Thread(target=self.keep_beating, daemon=True)
+        self.thread.start()
+        seen = {run_id: (self.read(run_id), clock.monotonic()) for run_id in self.others()}
+        if seen:
+            say("  waiting to see whether run %s is alive" % ", ".join(sorted(seen)))
+        while seen:
+            self.ended.wait(BEAT_SECONDS / 5)
+            for run_id, (before, since) in list(seen.items()):
+                now = self.read(run_id)
+                if now is None:
+                    del seen[run_id]
+                elif now == before and clock.monotonic() - since > LEASE_SECONDS:
+                    self.store.delete("_locks", run_id)
+                elif now != before and (now.startswith("working") or run_id < self.run_id):
+                    raise UsageError(ANOTHER_RUN % (self.store.root, holder(now.partition(": ")[2])))
+        self.state = "working"
+        self.beat()
+
+    def others(self) -> List[str]:
+        """The runs that have a file."""
+        return [run_id for run_id in self.store.folders("_locks") if run_id != self.run_id]
+
+    def read(self, run_id: str) -> Optional[str]:
+        """A run's file: state, number of beats and signature; None where it has gone. Half of it or nothing, where the
+        store shows a file before it is whole.
+        """
+        return self.store.read("_locks", run_id)
+
+    def beat(self) -> None:
+        """Show that this run is alive."""
+        self.beats += 1
+        self.store.write_directly("%s %d: %s" % (self.state, self.beats, self.signature), "_locks", self.run_id)
+
+    def keep_beating(self) -> None:
+        """Beat until the run ends, or has been taken for dead."""
+        while not self.ended.wait(BEAT_SECONDS):
+            with suppress(Exception):  # a store that does not answer may do so next time
+                if self.read(self.run_id) is None:
+                    return
+                self.beat()
+
+    def assure(self) -> None:
+        """Raise UsageError where another run has taken this one for dead."""
+        if self.thread and self.read(self.run_id) is None:
+            raise UsageError("another run took this one for dead, which gave no sign of life for %d s" % LEASE_SECONDS)
+
+    def end(self) -> None:
+        """Let go of the lake."""
+        self.ended.set()
+        if self.thread:
+            self.thread.join()
+            with suppress(Exception):  # what cannot be removed now, the next run takes for dead
+                self.store.delete("_locks", self.run_id)
+                self.store.delete_empty("_locks")
 
 
 def files_and_bytes(stored: DataFrame) -> Tuple[int, int]:
@@ -1765,37 +2058,53 @@ def files_by_month(sizes: Sizes) -> Column:
     return files
 
 
-def publish(store: Store, run_id: str) -> None:
-    """Put a run's checked tables in the place of the old ones. Can be called again after a crash
-    at any point: a table is moved only while its new folder is still in staging.
+def publish(store: Store, run_id: str, report: str) -> None:
+    """Put a run's checked tables in the place of the old ones. A run that dies before the journal is written has
+    published nothing; what it has begun after that, finish_publishing() finishes.
     """
-    store.write("", "_staging", run_id, "publishing")
     for name in TABLES:
-        new, old = ("_staging", run_id, "tables", name), ("_staging", run_id, "old", name)
-        if store.exists(*new):
-            if store.exists(name) and not store.exists(*old):
-                store.move((name,), old)
-            store.move(new, (name,))
-    discard(store, run_id)
+        store.prepare(*built(run_id, name))
+    store.write(report, *journal(run_id))
+    finish_publishing(store, run_id)
+
+
+def finish_publishing(store: Store, run_id: str) -> None:
+    """Publish what a journal stands for. Can be called again after a crash at any point."""
+    for name in TABLES:
+        store.replace(name, *built(run_id, name))
+    for name in reversed(list(TABLES)):  # what facts referred to goes after them
+        store.tidy(name, *built(run_id, name))
+
+
+def built(run_id: str, name: str) -> Tuple[str, ...]:
+    """Where a run builds a table."""
+    return "_staging", run_id, "tables", name
+
+
+def journal(run_id: str) -> Tuple[str, ...]:
+    """The file that says that a run's tables are checked and being published: its report."""
+    return "_staging", run_id, "publishing"
 
 
 def discard(store: Store, run_id: str) -> None:
     """Delete a run's staging, and the staging folder when nothing else is in it."""
     store.delete("_staging", run_id)
-    if not store.folders("_staging"):
-        store.delete("_staging")
+    store.delete_empty("_staging")
 
 
 def recover(store: Store) -> List[str]:
     """Finish or remove what dead runs left in staging. Returns a sentence for each."""
     done = []
     for run_id in store.folders("_staging"):
-        if store.exists("_staging", run_id, "publishing"):
-            publish(store, run_id)
+        if store.exists(*journal(run_id)):
+            finish_publishing(store, run_id)
+            if not store.exists("_runs", run_id + ".json"):
+                store.write(store.read(*journal(run_id)) or "", "_runs", run_id + ".json")
             done.append("finished the publishing of run %s, which had died" % run_id)
         else:
-            discard(store, run_id)
             done.append("removed what run %s had left" % run_id)
+        discard(store, run_id)
+    store.delete_empty("_staging")
     return done
 
 
@@ -1902,7 +2211,7 @@ class Run:
 
     def __init__(self, spark: SparkSession, config: Config, progress: Progress) -> None:
         self.spark, self.config, self.progress = spark, config, progress
-        self.store = Store(spark, config.output)
+        self.store = open_store(spark, config.output)
         self.inputs: Dict[str, DataFrame] = {}  # as staged
         self.tables: Dict[str, DataFrame] = {}  # as built
         self.sizes: Dict[str, Tuple[int, int]] = {}  # their files and bytes
@@ -1923,23 +2232,32 @@ class Run:
         return self.store.at("_staging", self.run_id, *parts)
 
     def execute(self) -> Dict[str, Any]:
-        """Stage, build, check and publish; store and return the report."""
+        """Stage, build, check and publish; store and return the report. Raises UsageError where another run writes into
+        the lake.
+        """
         self.store.make_folder("_runs")
-        for sentence in recover(self.store):
-            self.progress.say("  " + sentence)
+        with self.store.locked(self.run_id, self.progress.say) as lease:
+            for sentence in recover(self.store):
+                self.progress.say("  " + sentence)
+            self.prepare(lease)
+            with self.progress.step("publish"):
+                publish(self.store, self.run_id, self.finished("published"))
+            self.keep_report("published")
+            discard(self.store, self.run_id)
+        return self.report
+
+    def prepare(self, lease: Lease) -> None:
+        """Stage, build and check. A run that fails here leaves nothing but its report and the quarantine."""
         try:
             song_counts, event_counts = self.stage()
             self.build(event_counts)
             self.check(song_counts, event_counts)
+            lease.assure()
         except BaseException as error:
             with suppress(Exception):  # what cannot be removed now, the next run removes
                 discard(self.store, self.run_id)
-                self.finish("failed: %s" % (error if isinstance(error, DataError) else type(error).__name__))
+                self.keep_report("failed: %s" % (error if isinstance(error, DataError) else type(error).__name__))
             raise
-        with self.progress.step("publish"):
-            publish(self.store, self.run_id)
-        self.finish("published")
-        return self.report
 
     def stage(self) -> Tuple[List[Any], List[Any]]:
         """Parse and validate both inputs into staging. Returns their profiles."""
@@ -2002,8 +2320,10 @@ class Run:
         with self.progress.step("quarantine") as step:
             bad = [quarantine(staged, name) for name, staged in self.inputs.items()]
             bad[0].union(bad[1]).coalesce(1).write.parquet(self.staged("quarantine"))
-            self.store.delete("_quarantine")
-            self.store.move(("_staging", self.run_id, "quarantine"), ("_quarantine",))
+            staged = "_staging", self.run_id, "quarantine"
+            self.store.prepare(*staged)
+            self.store.replace("_quarantine", *staged)
+            self.store.tidy("_quarantine", *staged)
             self.report["reasons"] = reasons(list(song_counts) + list(event_counts))
             step["note"] = "%s records" % group_digits(sum(self.report["reasons"].values()))
 
@@ -2040,40 +2360,46 @@ class Run:
         with self.progress.step("check") as step:
             broken = violations(self.tables).orderBy("rule").collect()
             counts = {row["name"]: row for row in totals(self.tables).collect()}
-            self.count(song_counts, event_counts, counts)
+            accounts = self.count(song_counts, event_counts, counts)
             self.tables["songs"].unpersist()
             step["note"] = "%d rules" % number_of_rules()
         if broken:
             raise DataError("; ".join(violation_text(row) for row in broken))
-        for name, account in self.report["account"].items():
+        for name, account in accounts.items():
             if account.difference():
                 raise DataError("%s: %d records are not accounted for: %s" % (name, account.difference(), account))
 
-    def count(self, song_counts: Sequence[Any], event_counts: Sequence[Any], totals: Mapping[str, Any]) -> None:
-        """Put tables, account and match rate into the report."""
+    def count(
+        self, song_counts: Sequence[Any], event_counts: Sequence[Any], totals: Mapping[str, Any]
+    ) -> Dict[str, Account]:
+        """Put tables, account and match rate into the report. Returns the accounts by input."""
         songs_twice = duplicates(self.good("song_data"), ["song_id"]).collect()[0]["duplicates"]
         plays_twice = duplicates(self.good("log_data").where(PLAY), PLAY_KEY).collect()[0]["duplicates"]
         other = sum(row["count"] for row in event_counts if not row["reason"] and not row["play"])
-        self.report["account"] = {
+        accounts = {
             "song_data": account_of(song_counts, totals["songs"]["rows"], songs_twice, 0),
             "log_data": account_of(event_counts, totals["songplays"]["rows"], plays_twice, other),
         }
+        self.report["account"] = {name: account._asdict() for name, account in accounts.items()}
         self.report["tables"] = {name: self.table_report(name, totals[name]["rows"]) for name in TABLES}
         self.report["matched"] = totals["songplays"]["matched"]
         self.report["match_rate"] = totals["songplays"]["matched"] / max(1, totals["songplays"]["rows"])
+        return accounts
 
     def table_report(self, name: str, rows: int) -> Dict[str, Any]:
         """Rows, files, bytes and seconds of a table."""
         files, size = self.sizes[name]
         return {"rows": rows, "files": files, "bytes": size, "seconds": self.progress.seconds["build " + name]}
 
-    def finish(self, status: str) -> None:
-        """Complete the report and store it as _runs/<run id>.json."""
+    def finished(self, status: str) -> str:
+        """The report as text."""
         self.report["status"] = status
         self.report["seconds"] = dict(self.progress.seconds)
-        for name, account in self.report.get("account", {}).items():
-            self.report["account"][name] = account._asdict()
-        self.store.write(json.dumps(self.report, indent=2) + "\n", "_runs", self.run_id + ".json")
+        return json.dumps(self.report, indent=2) + "\n"
+
+    def keep_report(self, status: str) -> None:
+        """Store the report as _runs/<run id>.json."""
+        self.store.write(self.finished(status), "_runs", self.run_id + ".json")
 
 
 def account_of(counts: Sequence[Any], rows: int, duplicated: int, other: int) -> Account:

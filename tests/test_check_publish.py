@@ -6,7 +6,13 @@ import contextlib
 import hashlib
 import io
 import json
+import os
+import shutil
 import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -228,130 +234,387 @@ class DeathError(Exception):
     """The process was killed."""
 
 
-class Dying(etl.Store):
-    """A store whose process dies at the k-th call that changes anything: just before it, or just after."""
+class Mortal(etl.Store):
+    """A store whose process may die after some calls that change something."""
 
     calls_left = 10**6
-    after = False
 
-    def die_at(self, call: int, after: bool) -> Dying:
-        self.calls_left, self.after = call, after
-        return self
-
-    def change(self, action: Callable[[], None]) -> None:
-        self.calls_left -= 1
-        if self.calls_left or self.after:
-            action()
-        if not self.calls_left:
+    def change(self, action: Callable[..., Any], *args: Any) -> Any:
+        if self.calls_left <= 0:
             raise DeathError
+        self.calls_left -= 1
+        return action(*args)
 
     def move(self, source: Sequence[str], target: Sequence[str]) -> None:
-        self.change(lambda: etl.Store.move(self, source, target))
+        self.change(super().move, source, target)
 
     def delete(self, *parts: str) -> None:
-        self.change(lambda: etl.Store.delete(self, *parts))
+        self.change(super().delete, *parts)
 
-    def write(self, text: str, *parts: str) -> None:
-        self.change(lambda: etl.Store.write(self, text, *parts))
+    def write_directly(self, text: str, *parts: str) -> None:
+        self.change(super().write_directly, text, *parts)
 
 
-STEPS = {"over a lake": 13, "first lake": 8}  # one mark, one or two moves for each table, two removals
+class OfThisMachine(Mortal, etl.LocalStore):
+    def exchange(self, name: str, *new: str) -> bool:
+        return bool(self.change(super().exchange, name, *new))
+
+
+class OfObjects(Mortal, etl.ObjectStore):
+    def objects(self, *parts: str) -> List[str]:
+        """Hadoop's list of local files starts a process for each, to learn its owner."""
+        folder = Path(self.root, *parts)
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+    def copy(self, source: Sequence[str], target: Sequence[str]) -> None:
+        self.change(super().copy, source, target)
+
+
+KINDS = {"this machine": OfThisMachine, "renames": Mortal, "objects": OfObjects}
+
+
+# Which differ little from one Spark to the next, and take long
+EVERY_KIND = ["this machine", *[pytest.param(kind, marks=pytest.mark.once) for kind in ("renames", "objects")]]
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same steps each time."""
+    monkeypatch.setattr(etl, "REQUESTS_AT_ONCE", 1)
+
+
 GENERATIONS = {"old": ["1", "2"], "new": ["2", "3", "4"]}
+FILE = "part-00000-%s.c000.snappy.parquet"  # as Spark names them, each run by other ids
+REPORT = json.dumps({"run_id": "now", "status": "published"})
 
 
 def fill(folder: Path, generation: str) -> None:
     """Put a generation's files into a table folder."""
+    folder.mkdir(parents=True)
     for name in GENERATIONS[generation]:
-        write_files(folder / ("month=" + name), {"part": generation})
+        write_files(folder / ("month=" + name), {FILE % generation: generation})
+
+
+def partitions(folder: Path) -> Dict[str, List[str]]:
+    """What a reader finds in each partition of a table."""
+    found: Dict[str, List[str]] = {}
+    for path in folder.glob("month=*/[!_.]*"):
+        found.setdefault(path.parent.name[len("month=") :], []).append(path.read_text())
+    return found
 
 
 def generation(folder: Path) -> Optional[str]:
-    """Which generation a table folder holds; None where there is none, an error where it is not whole."""
+    """Which generation a table folder holds; None where there is none, "mixed" where it is not whole."""
     if not folder.exists():
         return None
-    files = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
     for name, months in GENERATIONS.items():
-        if files == {"month=%s/part" % month: name for month in months}:
+        if partitions(folder) == {month: [name] for month in months}:
             return name
-    raise AssertionError("%s is not whole: %s" % (folder, files))
+    return "mixed"
 
 
-def ready_to_publish(lake: Path, with_old: bool) -> None:
+def ready_to_publish(lake: Path, with_old: bool) -> Path:
     """A lake whose run `now` has checked its tables."""
     for name in ORDER:
         fill(lake / "_staging" / "now" / "tables" / name, "new")
         if with_old:
             fill(lake / name, "old")
     write_files(lake / "_staging" / "now" / "log_data", {"part": "staged"})
+    return lake
 
 
 def lake_of(lake: Path) -> List[Optional[str]]:
     return [generation(lake / name) for name in ORDER]
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("lake", "call"), [(lake, call) for lake in STEPS for call in range(1, STEPS[lake] + 1)])
-def test_a_publication_that_dies_loses_nothing_and_is_finished_by_the_next_run(
-    spark: SparkSession, tmp_path: Path, lake: str, call: int, after: bool
+def leftovers(lake: Path) -> List[Path]:
+    """What a run must not leave."""
+    return [path for path in lake.rglob("*") if path.name in ("_staging", "_locks", "_new")]
+
+
+def publish_and_die(store: Mortal, calls: int) -> None:
+    """Publish, and die after so many steps."""
+    store.calls_left = calls
+    with pytest.raises(DeathError):
+        etl.publish(store, "now", REPORT)
+
+
+def steps(store: Mortal) -> int:
+    """How many calls change something while a lake is published."""
+    before = store.calls_left
+    etl.publish(store, "now", REPORT)
+    return before - store.calls_left
+
+
+def deaths(kind: str, spark: SparkSession, folder: Path, with_old: bool) -> Iterator[Path]:
+    """Lakes whose publication has died after each of its steps."""
+    counted = ready_to_publish(folder / "counted", with_old)
+    total = steps(KINDS[kind](spark, str(counted)))
+    assert lake_of(counted) == ["new"] * 5
+    assert total >= 15
+    for calls in range(total):
+        lake = ready_to_publish(folder / str(calls), with_old)
+        publish_and_die(KINDS[kind](spark, str(lake)), calls)
+        yield lake
+
+
+@pytest.mark.parametrize("with_old", [True, False], ids=["over a lake", "first lake"])
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_a_publication_that_dies_is_finished_by_the_next_run_or_has_not_begun(
+    spark: SparkSession, tmp_path: Path, one_thread: None, kind: str, with_old: bool
 ) -> None:
-    with_old = lake == "over a lake"
-    ready_to_publish(tmp_path, with_old)
-    with pytest.raises(DeathError):
-        etl.publish(Dying(spark, str(tmp_path)).die_at(call, after), "now")
+    old, seen = "old" if with_old else None, []
+    for lake in deaths(kind, spark, tmp_path, with_old):
+        begun = (lake / "_staging" / "now" / "publishing").exists()
+        if not begun:
+            assert lake_of(lake) == [old] * 5
+        sentences = etl.recover(KINDS[kind](spark, str(lake)))
+        assert lake_of(lake) == ["new" if begun else old] * 5
+        assert leftovers(lake) == []
+        report = lake / "_runs" / "now.json"
+        if begun:
+            assert sentences == ["finished the publishing of run now, which had died"]
+            assert report.read_text() == REPORT
+        else:
+            assert sentences == ["removed what run now had left"]
+            assert not report.exists()
+        seen.append(begun)
+    assert True in seen
+    assert False in seen
+
+
+def test_on_this_machine_each_table_is_whole_at_every_moment(spark: SparkSession, tmp_path: Path) -> None:
+    seen = []
+    for lake in deaths("this machine", spark, tmp_path, with_old=True):
+        found = lake_of(lake)
+        if found not in seen:
+            seen.append(found)
+    assert seen == [["new"] * number + ["old"] * (5 - number) for number in range(6)]  # dimensions before facts
+
+
+@pytest.mark.once
+def test_with_renames_a_table_is_whole_or_put_aside_at_every_moment(spark: SparkSession, tmp_path: Path) -> None:
+    missing = set()
+    for lake in deaths("renames", spark, tmp_path, with_old=True):
+        found = lake_of(lake)
+        assert set(found) <= {"old", "new", None}
+        if None in found:
+            (name,) = [name for name, state in zip(ORDER, found) if state is None]
+            assert generation(lake / "_staging" / "now" / "old" / name) == "old"
+            assert generation(lake / "_staging" / "now" / "tables" / name) == "new"
+            missing.add(name)
+    assert missing == set(ORDER)
+
+
+@pytest.mark.once
+def test_with_objects_each_partition_is_whole_at_every_moment(
+    spark: SparkSession, tmp_path: Path, one_thread: None
+) -> None:
+    for calls in range(steps(OfObjects(spark, str(second_run(spark, tmp_path / "counted"))))):
+        lake = second_run(spark, tmp_path / str(calls))
+        publish_and_die(OfObjects(spark, str(lake)), calls)
+        for name in ORDER:
+            found = partitions(lake / name)
+            assert all(len(files) == 1 for files in found.values())
+            assert set(found) >= {"2"}
+            assert found["2"][0] in ("old", "new")
+
+
+def second_run(spark: SparkSession, lake: Path) -> Path:
+    """A lake that one run has published, so that its objects have lasting names, and another one is about to."""
     for name in ORDER:
-        here = generation(tmp_path / name)
-        put_aside = generation(tmp_path / "_staging" / "now" / "old" / name)
-        waiting = generation(tmp_path / "_staging" / "now" / "tables" / name)
-        assert here == "new" or waiting == "new", "the new %s is lost" % name
-        assert here or put_aside or not with_old, "the old %s is lost" % name
-
-    begun, done = call > 1 or after, call + after >= STEPS[lake]
-    sentences = etl.recover(etl.Store(spark, str(tmp_path)))
-    old = "old" if with_old else None
-    assert lake_of(tmp_path) == ["new" if begun else old] * 5
-    assert list((tmp_path / "_staging").glob("*")) == []
-    finished = ["finished the publishing of run now, which had died"]
-    assert sentences == ([] if done else finished if begun else ["removed what run now had left"])
+        fill(lake / "_staging" / "now" / "tables" / name, "old")
+    etl.publish(OfObjects(spark, str(lake)), "now", REPORT)
+    shutil.rmtree(str(lake / "_staging"))
+    assert lake_of(lake) == ["old"] * 5
+    return ready_to_publish(lake, with_old=False)
 
 
-@pytest.mark.parametrize("call", range(1, 12))
-def test_a_recovery_that_dies_too_is_finished_by_the_run_after(spark: SparkSession, tmp_path: Path, call: int) -> None:
-    ready_to_publish(tmp_path, with_old=True)
-    with pytest.raises(DeathError):
-        etl.publish(Dying(spark, str(tmp_path)).die_at(3, after=True), "now")  # the mark and the artists
-    with pytest.raises(DeathError):
-        etl.recover(Dying(spark, str(tmp_path)).die_at(call, after=False))
-    etl.recover(etl.Store(spark, str(tmp_path)))
-    assert lake_of(tmp_path) == ["new"] * 5
-    assert list((tmp_path / "_staging").glob("*")) == []
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_a_recovery_that_dies_too_is_finished_by_the_run_after(
+    spark: SparkSession, tmp_path: Path, one_thread: None, kind: str
+) -> None:
+    for calls in range(10**6):
+        lake = ready_to_publish(tmp_path / str(calls), with_old=True)
+        publish_and_die(KINDS[kind](spark, str(lake)), 13)  # amid the tables
+        store = KINDS[kind](spark, str(lake))
+        store.calls_left = calls
+        with contextlib.suppress(DeathError):
+            etl.recover(store)
+        died = store.calls_left == 0
+        etl.recover(KINDS[kind](spark, str(lake)))
+        assert lake_of(lake) == ["new"] * 5
+        assert leftovers(lake) == []
+        assert (lake / "_runs" / "now.json").read_text() == REPORT
+        if not died:
+            break
+    assert calls > 10
 
 
 def test_a_run_that_dies_before_publishing_leaves_the_lake_as_it_was(spark: SparkSession, tmp_path: Path) -> None:
     ready_to_publish(tmp_path, with_old=True)
     write_files(tmp_path / "_staging" / "earlier" / "song_data" / "_temporary", {"0": "half"})
-    assert etl.recover(etl.Store(spark, str(tmp_path))) == [
+    assert etl.recover(etl.LocalStore(spark, str(tmp_path))) == [
         "removed what run earlier had left",
         "removed what run now had left",
     ]
     assert lake_of(tmp_path) == ["old"] * 5
-    assert list((tmp_path / "_staging").glob("*")) == []
+    assert leftovers(tmp_path) == []
 
 
 def test_nothing_to_recover_is_no_news(spark: SparkSession, tmp_path: Path) -> None:
-    assert etl.recover(etl.Store(spark, str(tmp_path))) == []
+    assert etl.recover(etl.LocalStore(spark, str(tmp_path))) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_dimensions_are_published_before_facts(spark: SparkSession, tmp_path: Path) -> None:
-    for call in range(1, STEPS["over a lake"] + 1):
-        lake = tmp_path / str(call)
-        ready_to_publish(lake, with_old=True)
-        with pytest.raises(DeathError):
-            etl.publish(Dying(spark, str(lake)).die_at(call, after=True), "now")
-        if generation(lake / "songplays") == "new":
-            assert lake_of(lake) == ["new"] * 5
-        if generation(lake / "songs") == "new":
-            assert generation(lake / "artists") == "new"
+def test_folders_are_exchanged_in_one_step_where_the_system_can(tmp_path: Path) -> None:
+    write_files(tmp_path, {"one/a": "1", "other/b": "2"})
+    if not etl.exchange_folders(str(tmp_path / "one"), str(tmp_path / "other")):
+        pytest.skip("neither renameat2 nor renamex_np on this file system")
+    assert (tmp_path / "one" / "b").read_text() == "2"
+    assert (tmp_path / "other" / "a").read_text() == "1"
+
+
+@pytest.mark.parametrize("missing", ["one", "other"])
+def test_folders_that_cannot_be_exchanged_stay(tmp_path: Path, missing: str) -> None:
+    (tmp_path / {"one": "other", "other": "one"}[missing]).mkdir()
+    assert not etl.exchange_folders(str(tmp_path / "one"), str(tmp_path / "other"))
+    assert not (tmp_path / missing).exists()
+
+
+# ------------------------------------------------------------------------------------ one run at a time
+
+HOLDER = """
+import fcntl, sys
+file = open(sys.argv[1], "r+")
+fcntl.lockf(file, fcntl.LOCK_EX)
+file.write("run first, process 1")
+file.flush()
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
+
+
+@contextlib.contextmanager
+def locked_by_another_process(lake: Path) -> Iterator[None]:
+    """A lake into which another process writes, until it is killed."""
+    write_files(lake, {"_lock": ""})
+    command = [sys.executable, "-c", HOLDER, str(lake / "_lock")]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdin
+    assert process.stdout.readline() == b"locked\n"
+    yield
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+
+
+def test_a_lake_that_another_process_writes_into_is_refused_until_that_is_dead(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etl, "ENDING_SECONDS", 0)
+    store = etl.LocalStore(spark, str(tmp_path))
+    with locked_by_another_process(tmp_path):
+        with pytest.raises(etl.UsageError) as error, store.locked("second", silent):
+            pass
+        assert str(error.value) == "another run writes into %s: run first, process 1" % tmp_path
+    with store.locked("second", silent):
+        assert "run second, process %d" % os.getpid() in (tmp_path / "_lock").read_text()
+
+
+def test_a_run_waits_for_the_java_of_a_killed_one_to_end(spark: SparkSession, tmp_path: Path) -> None:
+    store = etl.LocalStore(spark, str(tmp_path))
+    first = store.locked("first", silent)
+    first.__enter__()
+    waited = []
+
+    def acquire() -> None:
+        with store.locked("second", silent):
+            waited.append("acquired")
+
+    thread = threading.Thread(target=acquire)
+    thread.start()
+    waited.append("released")
+    first.__exit__(None, None, None)
+    thread.join()
+    assert waited == ["released", "acquired"]
+
+
+def test_a_second_run_in_the_same_session_is_refused(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etl, "ENDING_SECONDS", 0)
+    store = etl.LocalStore(spark, str(tmp_path))
+    with store.locked("first", silent), pytest.raises(etl.UsageError, match=": run first, process"):
+        store.locked("second", silent).__enter__()
+
+
+@pytest.fixture
+def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signs of life in milliseconds."""
+    monkeypatch.setattr(etl, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(etl, "LEASE_SECONDS", 2)
+
+
+def test_where_there_are_no_locks_a_living_run_is_seen_by_its_beats(
+    spark: SparkSession, tmp_path: Path, quick_beats: None
+) -> None:
+    store = etl.Store(spark, str(tmp_path))
+    said: List[str] = []
+    with store.locked("1", silent) as lease:
+        with pytest.raises(etl.UsageError, match="another run writes into .*: run 1, process %d on " % os.getpid()):
+            store.locked("2", said.append).__enter__()
+        lease.assure()
+    assert said == ["  waiting to see whether run 1 is alive"]
+    with store.locked("3", silent):
+        assert [path.name for path in (tmp_path / "_locks").iterdir()] == ["3"]
+    assert leftovers(tmp_path) == []
+
+
+def test_where_there_are_no_locks_a_dead_run_is_seen_by_its_silence(
+    spark: SparkSession, tmp_path: Path, quick_beats: None
+) -> None:
+    write_files(tmp_path / "_locks", {"9": "working 7: run 9, process 1"})
+    with etl.Store(spark, str(tmp_path)).locked("1", silent):
+        assert [path.name for path in (tmp_path / "_locks").iterdir()] == ["1"]
+
+
+def test_a_run_that_was_taken_for_dead_publishes_nothing(
+    spark: SparkSession, tmp_path: Path, quick_beats: None
+) -> None:
+    store = etl.Store(spark, str(tmp_path))
+    with store.locked("1", silent) as lease:
+        assert lease.thread
+        etl.Store(spark, str(tmp_path)).delete("_locks", "1")
+        lease.thread.join()  # it does not come back to life
+        with pytest.raises(etl.UsageError, match="another run took this one for dead"):
+            lease.assure()
+
+
+def test_of_runs_that_begin_at_once_one_goes_on(spark: SparkSession, tmp_path: Path, quick_beats: None) -> None:
+    begin, done = threading.Barrier(3), threading.Barrier(3)
+
+    def run(run_id: str) -> str:
+        store = etl.Store(spark, str(tmp_path))
+        begin.wait()
+        try:
+            with store.locked(run_id, silent):
+                done.wait()
+                return "went on"
+        except etl.UsageError:
+            done.wait()
+            return "refused"
+
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(4):
+            assert sorted(pool.map(run, ["1", "2", "3"])) == ["refused", "refused", "went on"]
+    assert leftovers(tmp_path) == []
 
 
 # ------------------------------------------------------------------------------------ whole runs on a small input
@@ -454,7 +717,7 @@ def test_a_run_stores_its_report(published: Published) -> None:
 
 
 def test_a_lake_holds_its_tables_and_no_leftovers(published: Published) -> None:
-    assert {path.name for path in published.lake.iterdir()} == {"_quarantine", "_runs", *ORDER}
+    assert {path.name for path in published.lake.iterdir()} == {"_lock", "_quarantine", "_runs", *ORDER}
 
 
 def test_a_small_partition_is_one_file(published: Published) -> None:
@@ -500,6 +763,24 @@ def test_records_that_no_table_explains_fail_the_run(
     assert "log_data: 1 records are not accounted for" in capsys.readouterr().err.splitlines()[-1]
     assert table_files(published.lake) == before
     assert list(published.lake.glob("_staging/*")) == []
+
+
+def test_a_run_that_lost_its_place_publishes_nothing(
+    etl_main: Callable[[Path], int], published: Published, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    before = table_files(published.lake)
+    check = etl.Run.check
+
+    def lose(run: etl.Run, *counts: Any) -> None:
+        check(run, *counts)
+        run.store.delete("_locks", run.run_id)
+
+    monkeypatch.setattr(etl, "open_store", etl.Store)
+    monkeypatch.setattr(etl.Run, "check", lose)
+    assert etl_main(published.folder) == 2
+    assert "another run took this one for dead" in capsys.readouterr().err
+    assert table_files(published.lake) == before
+    assert leftovers(published.lake) == []
 
 
 def test_too_many_bad_records_leave_the_lake_as_it_was_and_can_be_read(

@@ -15,6 +15,7 @@ from typing import Any, Dict
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.once
 SCRIPT = ROOT / "benchmarks" / "generate.py"
 SAMPLE = ROOT / "data"
 Record = Dict[str, Any]

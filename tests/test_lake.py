@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import pytest
-from conftest import ROOT, SAMPLE, rows
+from conftest import ROOT, SAMPLE, event_record, rows, song_record, write_files
 from pyspark.sql import SparkSession
 
 import etl
@@ -56,15 +56,17 @@ def build(spark: SparkSession) -> Build:
 def test_shuffles_have_partitions_for_all_that_is_staged(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(etl, "STAGED_BYTES_PER_TASK", 10000)
+    monkeypatch.setattr(etl, "STAGED_BYTES_PER_TASK", 1000)
+    events = [event_record(sessionId=number) for number in range(9)] + [event_record(location=" to be trimmed")]
+    write_files(tmp_path, {"songs/a.json": [song_record()], "logs/a.json": events})
     lake = tmp_path / "lake"
-    config = etl.Config("LOCAL", str(SAMPLE / "song_data"), str(SAMPLE / "log_data"), str(lake), 20.0)
+    config = etl.Config("LOCAL", str(tmp_path / "songs"), str(tmp_path / "logs"), str(lake), 20.0)
     etl.Run(spark, config, etl.Progress(io.StringIO())).stage()
     found = spark.conf.get("spark.sql.shuffle.partitions")
     spark.conf.set("spark.sql.shuffle.partitions", "2")
     files = list(lake.glob("_staging/*/log_data/**/*.parquet"))
     assert len({file.parent for file in files}) == 2  # ordinary records and others
-    wanted = sum(file.stat().st_size for file in files) // 10000
+    wanted = sum(file.stat().st_size for file in files) // 1000
     assert wanted > 2
     assert found == str(wanted)
 

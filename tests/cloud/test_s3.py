@@ -151,7 +151,11 @@ def test_a_laptop_builds_the_same_lake_in_s3(server: Server, bucket: str, sample
     assert done.returncode == 0, done.stderr
     assert {call.key_id for call in server.calls} == {KEY_ID}
     assert same_rows(server.download(bucket, "the lake/", folder / "lake"), expected)
-    assert [key for key in server.keys(bucket, "the lake/_") if "_staging" in key or "_temporary" in key] == []
+    assert [
+        key
+        for key in server.keys(bucket, "the lake/_")
+        if not key.startswith(("the lake/_quarantine/", "the lake/_runs/"))
+    ] == []
     printed = done.stdout + done.stderr
     assert SECRET not in printed
     command_line = (folder / "seen").read_text("utf-8")
@@ -218,7 +222,7 @@ def test_a_busy_s3_is_asked_again(main: Main, server: Server, published: str, ex
     done = main(*uris(published))
     assert [answer.times for answer in busy] == [0, 0, 0, 0]
     assert done.code == 0, done.err
-    assert tables_of(server, published).keys().isdisjoint(before)  # a run's files have names of their own
+    assert tables_of(server, published).keys() == before.keys()  # an object is written over by its successor
     assert same_rows(server.download(published, "the lake/", tmp_path), expected)
     assert len([key for key in server.keys(published, "the lake/_runs/") if key.endswith(".json")]) >= 2
 
@@ -237,6 +241,38 @@ def test_access_denied_midway_keeps_the_old_lake(denied: str, main: Main, server
     assert "the lake/_staging/" in sentence.split("(")[1]
     assert tables_of(server, bucket) == before
     assert [key for key in server.keys(bucket, "the lake/_staging/") if key.endswith(".parquet")] == []
+
+
+def test_a_publication_that_is_cut_off_is_finished_by_the_next_run(
+    main: Main, server: Server, bucket: str, sample: Path, expected: Path, tmp_path: Path
+) -> None:
+    server.upload(sample, bucket, "raw")
+    denied = server.answer("PUT", "lake/songplays/", 403, "AccessDenied")
+    done = main(*uris(bucket))
+    assert done.code == 2
+    assert "etl.py: publish failed, the next run finishes it: no permission" in done.err
+    tables = {key.split("/")[1] for key in tables_of(server, bucket)}
+    assert tables == {"artists", "songs", "users", "time"}
+    denied.times = 0
+    again = main(*uris(bucket))
+    assert again.code == 0, again.err
+    assert "  finished the publishing of run" in again.err
+    assert same_rows(server.download(bucket, "the lake/", tmp_path), expected)
+    assert [key for key in server.keys(bucket, "the lake/_") if "_staging" in key or "_locks" in key] == []
+    assert len([key for key in server.keys(bucket, "the lake/_runs/") if key.endswith(".json")]) == 2
+
+
+def test_two_runs_into_one_lake_are_refused(
+    main: Main, server: Server, spark: SparkSession, published: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etl, "BEAT_SECONDS", 0.2)
+    before = tables_of(server, published)
+    with etl.open_store(spark, uris_of(published)[2]).locked("first", lambda _: None):
+        done = main(*uris(published))
+    assert done.code == 2
+    assert "etl.py: another run writes into %s: run first, process " % uris_of(published)[2] in done.err
+    assert tables_of(server, published) == before
+    assert [key for key in server.keys(published, "the lake/_") if "_staging" in key or "_locks" in key] == []
 
 
 NOWHERE = "http://127.0.0.1:1"
