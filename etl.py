@@ -17,6 +17,7 @@ import configparser
 import ctypes
 import datetime
 import functools
+import hashlib
 import json
 import logging
 import math
@@ -275,6 +276,7 @@ class Config(NamedTuple):
     output: str
     max_bad_percent: float
     verbose: bool = False
+    full: bool = False
     aws: Secrets = Secrets()  # of dl.cfg
     endpoint: str = ""  # of an S3-compatible store
     region: str = DEFAULT_REGION  # of that store
@@ -296,6 +298,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         metavar = "FOLDER" if setting.section == "MODE" else setting.name.split("_")[-1].upper()
         flag = "--" + setting.name.replace("_", "-")
         parser.add_argument(flag, metavar=metavar, help=setting.help + default_text(setting))
+    parser.add_argument("--full", action="store_true", help="build the lake anew, also where nothing has changed")
     parser.add_argument("--verbose", action="store_true", help="Spark's own log and stack traces")
     options, unknown = parser.parse_known_args(argv)
     if unknown:  # names only: a value may be a secret that was given in good faith
@@ -398,6 +401,7 @@ def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
         output=found["output"],
         max_bad_percent=number_between(found["max_bad_percent"], "max_bad_percent", 0, 100),
         verbose=flags.verbose,
+        full=flags.full,
         aws=secrets_of_file(values),
         endpoint=endpoint_url(env),
         region=region_name(env, values) or DEFAULT_REGION,
@@ -652,15 +656,21 @@ def use_own_permissions(spark: SparkSession) -> None:
     for a file system that it has opened before.
     """
     jvm: Any = spark.sparkContext._jvm
-    compiler = jvm.org.codehaus.janino.SimpleCompiler()  # which comes with every Spark, to compile its queries
-    compiler.setParentClassLoader(jvm.java.lang.Thread.currentThread().getContextClassLoader())
-    compiler.cook(LOCAL_FILES)
     hadoop = jvm.org.apache.hadoop.conf.Configuration(spark.sparkContext._jsc.hadoopConfiguration())
-    hadoop.setClassLoader(compiler.getClassLoader())
+    hadoop.setClassLoader(compiled(spark, LOCAL_FILES))
     hadoop.set("fs.file.impl", "LocalFiles")
     root, files = jvm.java.net.URI("file:///"), jvm.org.apache.hadoop.fs.FileSystem
     files.get(root, hadoop).close()
     files.get(root, hadoop)
+
+
+def compiled(spark: SparkSession, source: str) -> Any:
+    """A loader of the classes of some Java, compiled by what every Spark has to compile its queries."""
+    jvm: Any = spark.sparkContext._jvm
+    compiler = jvm.org.codehaus.janino.SimpleCompiler()
+    compiler.setParentClassLoader(jvm.java.lang.Thread.currentThread().getContextClassLoader())
+    compiler.cook(source)
+    return compiler.getClassLoader()
 
 
 def on_a_laptop() -> bool:
@@ -1722,10 +1732,10 @@ class Store:
         self.fs.mkdirs(self.path(*parts))
 
     def move(self, source: Sequence[str], target: Sequence[str]) -> None:
-        """Rename a file or folder to a name that is free. Raises UsageError if the store won't."""
+        """Rename a file or folder to a name that is free. Raises OSError if the store won't."""
         self.make_folder(*target[:-1])
         if not self.fs.rename(self.path(*source), self.path(*target)):
-            raise UsageError("cannot move %s to %s" % (self.at(*source), self.at(*target)))
+            raise OSError("cannot move %s to %s" % (self.at(*source), self.at(*target)))
 
     def write(self, text: str, *parts: str) -> None:
         """Write a small text file, which is there whole or not at all."""
@@ -1796,6 +1806,15 @@ class Store:
 
 class LocalStore(Store):
     """A folder of this machine."""
+
+    def move(self, source: Sequence[str], target: Sequence[str]) -> None:
+        """As for any store. Where it cannot rename, Hadoop copies and deletes, and may stop halfway."""
+        self.make_folder(*target[:-1])
+        paths = [os.path.join(self.root, *parts) for parts in (source, target)]
+        try:
+            os.rename(*paths)
+        except OSError as error:
+            raise OSError("cannot move %s to %s: %s" % (*paths, error.strerror)) from None
 
     def exchange(self, name: str, *new: str) -> bool:
         """Swap two folders in one step; False where the file system cannot."""
@@ -1989,7 +2008,12 @@ class Lease:
         """A run's file: state, number of beats and signature; None where it has gone. Half of it or nothing, where the
         store shows a file before it is whole.
         """
-        return self.store.read("_locks", run_id)
+        try:
+            return self.store.read("_locks", run_id)
+        except Py4JJavaError as error:
+            if "RemoteFileChangedException" in "".join(causes(error)):  # S3A: written meanwhile
+                return ""
+            raise
 
     def beat(self) -> None:
         """Show that this run is alive."""
@@ -2106,6 +2130,112 @@ def recover(store: Store) -> List[str]:
         discard(store, run_id)
     store.delete_empty("_staging")
     return done
+
+
+# ------------------------------------------------------------------------------------ what has changed since
+
+Files = Dict[str, Tuple[int, int]]  # size in bytes and time of modification in ms, by name
+SETTLED_MS = 2000  # a file that is younger when it is listed may change again without a new time
+INPUTS = ("song_data", "log_data")
+KEPT = (*TABLES, "_quarantine")  # the folders that a run makes
+LEDGER = ("_state", "ledger.json")
+# Everything below a folder in one call; one for each file would take longer than the listing.
+LISTER = """
+import java.io.IOException;
+import org.apache.hadoop.fs.*;
+
+public class %s {
+    public String list(FileSystem store, Path root) throws IOException {
+        StringBuilder lines = new StringBuilder();
+        RemoteIterator found = store.listFiles(root, true);
+        while (found.hasNext()) {
+            FileStatus file = (FileStatus) found.next();
+            String name = root.toUri().relativize(file.getPath().toUri()).getPath();
+            lines.append(file.getLen()).append(' ').append(file.getModificationTime()).append(' ');
+            lines.append(name.replace('\\n', ' ')).append('\\n');
+        }
+        return lines.toString();
+    }
+}
+"""
+
+
+def list_files(spark: SparkSession, path: str) -> Files:
+    """Everything below a folder, by names relative to it; nothing where there is no folder."""
+    return list_stored_files(spark, path) if is_uri(path) else list_local_files(path)
+
+
+def list_stored_files(spark: SparkSession, path: str) -> Files:
+    """The same of a folder elsewhere."""
+    jvm: Any = spark.sparkContext._jvm
+    root = jvm.org.apache.hadoop.fs.Path(folder_uri(path))
+    store = root.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+    if not store.exists(root):
+        return {}
+    name = "Lister" + uuid.uuid4().hex  # py4j remembers methods by the name of their class
+    lister = compiled(spark, LISTER % name).loadClass(name).newInstance()
+    lines = [line.split(" ", 2) for line in str(lister.list(store, root)).split("\n") if line]
+    return {name: (int(size), int(modified)) for size, modified, name in lines}
+
+
+def list_local_files(path: str) -> Files:
+    """The same of a folder of this machine."""
+    found = {}
+    for folder, _, names in os.walk(path, followlinks=True):
+        for name in names:
+            file = os.path.join(folder, name)
+            with suppress(FileNotFoundError):  # it has gone meanwhile, or is a broken link
+                status = os.stat(file)
+                found[os.path.relpath(file, path)] = (status.st_size, status.st_mtime_ns // 10**6)
+    return found
+
+
+def settled(files: Files, now: float) -> Files:
+    """Those of just listed files that cannot change without a new time, which stores give in seconds at worst."""
+    return {name: (size, modified) for name, (size, modified) in files.items() if modified < now * 1000 - SETTLED_MS}
+
+
+def digest(files: Files) -> str:
+    """A hash of a folder's listing."""
+    lines = ["%d %d %s" % (*about, name) for name, about in sorted(files.items())]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def version_of_job() -> str:
+    """A hash of this script: another one may build another lake from the same input."""
+    return hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()
+
+
+class Ledger:
+    """What the last published run was built from, what it left, and its report."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self.store, self.config = store, config
+        self.listed = clock.time()
+        self.now: Dict[str, Any] = {
+            "version": version_of_job(),
+            **{name: (getattr(config, name), list_files(store.spark, getattr(config, name))) for name in INPUTS},
+        }
+
+    def lake(self) -> Dict[str, str]:
+        """A digest of each folder that runs make."""
+        return {name: digest(list_files(self.store.spark, self.store.root + "/" + name)) for name in KEPT}
+
+    def unchanged(self) -> Optional[Dict[str, Any]]:
+        """The report of the last published run, where this one would build the same; else None."""
+        try:
+            last = json.loads(self.store.read(*LEDGER) or "{}")
+            same = all(last[key] == json.loads(json.dumps(value)) for key, value in self.now.items())
+            same = same and last["report"]["max_bad_percent"] <= self.config.max_bad_percent
+            return dict(last["report"]) if same and last["lake"] == self.lake() else None
+        except (KeyError, TypeError, ValueError):  # there is none, or it is damaged
+            return None
+
+    def keep(self, report: Mapping[str, Any]) -> None:
+        """Store what this run has read and left, after it has published."""
+        inputs = {name: (self.now[name][0], settled(self.now[name][1], self.listed)) for name in INPUTS}
+        ledger = {**self.now, **inputs, "lake": self.lake(), "report": report}
+        self.store.write(json.dumps(ledger), *LEDGER)
 
 
 def quarantine(staged: DataFrame, name: str) -> DataFrame:
@@ -2239,12 +2369,36 @@ class Run:
         with self.store.locked(self.run_id, self.progress.say) as lease:
             for sentence in recover(self.store):
                 self.progress.say("  " + sentence)
-            self.prepare(lease)
-            with self.progress.step("publish"):
-                publish(self.store, self.run_id, self.finished("published"))
-            self.keep_report("published")
-            discard(self.store, self.run_id)
+            ledger = Ledger(self.store, self.config)
+            last = None if self.config.full else ledger.unchanged()
+            if last:
+                self.repeat(last)
+            else:
+                self.renew(lease)
+                self.keep_ledger(ledger)
         return self.report
+
+    def repeat(self, last: Mapping[str, Any]) -> None:
+        """Leave the lake as the last run has built it, whose input and code were the same."""
+        self.progress.say("  nothing has changed since run %s (--full builds the lake anew)" % last["run_id"])
+        self.report = {**last, **self.report, "unchanged_since": last.get("unchanged_since", last["run_id"])}
+        self.keep_report("unchanged")
+
+    def keep_ledger(self, ledger: Ledger) -> None:
+        """Store what the next run needs to know. The lake is published: without it the next run only has more to do."""
+        try:
+            ledger.keep(self.report)
+        except Exception as error:
+            reason = root_cause(error)
+            self.progress.say("  cannot store %s, so the next run builds all anew: %s" % ("/".join(LEDGER), reason))
+
+    def renew(self, lease: Lease) -> None:
+        """Build the lake and publish it."""
+        self.prepare(lease)
+        with self.progress.step("publish"):
+            publish(self.store, self.run_id, self.finished("published"))
+        self.keep_report("published")
+        discard(self.store, self.run_id)
 
     def prepare(self, lease: Lease) -> None:
         """Stage, build and check. A run that fails here leaves nothing but its report and the quarantine."""

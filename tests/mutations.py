@@ -269,6 +269,12 @@ MUTATIONS = [
         "check_publish taken_for_dead",
     ),
     Mutation("a run taken for dead publishes nothing", "lease.assure()\n", "pass\n", "check_publish lost_its_place"),
+    # What has changed since
+    Mutation("a changed input is seen", "last[key] == json.loads(json.dumps(value))", "True", "daily change_is_seen"),
+    Mutation("a changed lake is seen", 'last["lake"] == self.lake()', "last", "daily change_is_seen"),
+    Mutation("a lower limit is seen", 'last["report"]["max_bad_percent"] <=', "0 <=", "daily lower_limit"),
+    Mutation("young files may change again", "modified < now * 1000 - SETTLED_MS", "True", "daily just_before"),
+    Mutation("--full builds all", "None if self.config.full else ledger", "ledger", "daily nothing_new"),
     Mutation("large partitions are split", "if rows > ROWS_PER_FILE:", "if rows > 10**12:", "check_publish many_rows"),
     Mutation(
         "small partitions are not",

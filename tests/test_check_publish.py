@@ -717,7 +717,7 @@ def test_a_run_stores_its_report(published: Published) -> None:
 
 
 def test_a_lake_holds_its_tables_and_no_leftovers(published: Published) -> None:
-    assert {path.name for path in published.lake.iterdir()} == {"_lock", "_quarantine", "_runs", *ORDER}
+    assert {path.name for path in published.lake.iterdir()} == {"_lock", "_quarantine", "_runs", "_state", *ORDER}
 
 
 def test_a_small_partition_is_one_file(published: Published) -> None:

@@ -153,7 +153,7 @@ def test_a_run_leaves_nothing_but_the_lake(first: First) -> None:
     assert sorted(path.name for path in first.cwd.iterdir()) == ["dl.cfg", "event logs", "songs"]
     assert sorted(path.name for path in first.temp.iterdir()) == []
     left = {path.name for path in first.lake.iterdir()} - set(etl.TABLES)
-    assert left == {"_lock", "_quarantine", "_runs"}
+    assert left == {"_lock", "_quarantine", "_runs", "_state"}
     assert not [path for path in first.lake.rglob("*") if path.name.endswith(".crc") or path.name == "_SUCCESS"]
 
 

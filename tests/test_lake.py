@@ -463,7 +463,7 @@ def test_running_again_in_another_time_zone_changes_nothing(spark: SparkSession,
     shutil.copytree(str(sample.folder), str(lake))
     paths = ["--song-data", str(SAMPLE / "song_data"), "--log-data", str(SAMPLE / "log_data"), "--output", str(lake)]
     subprocess.run(
-        [sys.executable, str(ROOT / "etl.py"), "--mode", "LOCAL", *paths],
+        [sys.executable, str(ROOT / "etl.py"), "--mode", "LOCAL", "--full", *paths],
         cwd=str(tmp_path),
         env={**os.environ, "TZ": "America/Los_Angeles"},
         check=True,
@@ -475,6 +475,7 @@ def test_running_again_in_another_time_zone_changes_nothing(spark: SparkSession,
         assert counts[0] == counts[1]
 
 
+@pytest.mark.once
 def test_new_files_give_what_a_rebuild_of_everything_gives(build: Build, sample: Lake, tmp_path: Path) -> None:
     source, aside = tmp_path / "input", tmp_path / "aside"
     shutil.copytree(str(SAMPLE), str(source))

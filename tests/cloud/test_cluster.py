@@ -109,7 +109,7 @@ def test_spark_submit_builds_the_lake_on_two_workers_of_which_one_loses_its_exec
     rows = {name: table["rows"] for name, table in report["tables"].items()}
     assert rows == {"songplays": 2023, "songs": 148, "artists": 105, "users": 41, "time": 2021}  # as data/README.md
     assert report["matched"] == 706
-    assert sorted(path.name for path in lake.iterdir()) == ["_lock", "_quarantine", "_runs", *sorted(rows)]
+    assert sorted(path.name for path in lake.iterdir()) == ["_lock", "_quarantine", "_runs", "_state", *sorted(rows)]
     assert list((tmp_path / "somewhere else").iterdir()) == []
 
 

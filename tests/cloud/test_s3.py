@@ -122,6 +122,7 @@ def uris_of(bucket: str) -> List[str]:
     return ["s3://%s/%s" % (bucket, name) for name in FLAGS.values()]
 
 
+KEPT = {"_quarantine", "_runs", "_state"}
 FLAGS = {"song-data": "raw/songs", "log-data": "raw/logs", "output": "the lake"}
 
 
@@ -151,11 +152,7 @@ def test_a_laptop_builds_the_same_lake_in_s3(server: Server, bucket: str, sample
     assert done.returncode == 0, done.stderr
     assert {call.key_id for call in server.calls} == {KEY_ID}
     assert same_rows(server.download(bucket, "the lake/", folder / "lake"), expected)
-    assert [
-        key
-        for key in server.keys(bucket, "the lake/_")
-        if not key.startswith(("the lake/_quarantine/", "the lake/_runs/"))
-    ] == []
+    assert [key for key in server.keys(bucket, "the lake/_") if key.split("/")[1] not in KEPT] == []
     printed = done.stdout + done.stderr
     assert SECRET not in printed
     command_line = (folder / "seen").read_text("utf-8")
@@ -219,7 +216,7 @@ def test_the_root_of_a_bucket_can_be_input_and_lake(main: Main, server: Server, 
 def test_a_busy_s3_is_asked_again(main: Main, server: Server, published: str, expected: Path, tmp_path: Path) -> None:
     busy = [server.answer(method, published, 503, "SlowDown", times=3) for method in ("HEAD", "GET", "PUT", "POST")]
     before = tables_of(server, published)
-    done = main(*uris(published))
+    done = main("--full", *uris(published))
     assert [answer.times for answer in busy] == [0, 0, 0, 0]
     assert done.code == 0, done.err
     assert tables_of(server, published).keys() == before.keys()  # an object is written over by its successor
@@ -232,7 +229,7 @@ def test_access_denied_midway_keeps_the_old_lake(denied: str, main: Main, server
     bucket = published
     before = tables_of(server, bucket)
     server.answer("PUT", denied, 403, "AccessDenied")
-    done = main(*uris(bucket))
+    done = main("--full", *uris(bucket))
     assert done.code == 2
     (sentence,) = [line for line in done.err.splitlines() if line.startswith("etl.py:")]
     table = denied.split("/")[2]
@@ -241,6 +238,20 @@ def test_access_denied_midway_keeps_the_old_lake(denied: str, main: Main, server
     assert "the lake/_staging/" in sentence.split("(")[1]
     assert tables_of(server, bucket) == before
     assert [key for key in server.keys(bucket, "the lake/_staging/") if key.endswith(".parquet")] == []
+
+
+def test_a_run_that_finds_nothing_new_writes_its_report_alone(
+    main: Main, server: Server, published: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etl, "SETTLED_MS", -10000)  # the input is seconds old
+    assert main("--full", *uris(published)).code == 0
+    server.calls.clear()
+    done = main(*uris(published))
+    assert done.code == 0, done.err
+    assert "  nothing has changed since run " in done.err
+    written = {call.path.split("?")[0].split("/")[3] for call in server.changes() if call.method == "PUT"}
+    assert written == {"_runs", "_locks"}
+    assert len(server.calls) < 100
 
 
 def test_a_publication_that_is_cut_off_is_finished_by_the_next_run(
