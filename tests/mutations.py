@@ -333,7 +333,7 @@ MUTATIONS = [
     Mutation("S3: a site's settings stay", "if not of_site and ", "if ", "cloud/s3 site_has"),
     Mutation(
         "S3: others' files are not replaced",
-        "refuse_strangers(config.output, Store(spark, config.output).exists)",
+        "refuse_strangers(config.output, open_store(spark, config.output).exists)",
         "pass",
         "cloud/s3 others_files",
     ),
