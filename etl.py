@@ -1880,13 +1880,7 @@ class ObjectStore(Store):
 
     def objects(self, *parts: str) -> List[str]:
         """The names of all objects below a folder, relative to it, in order."""
-        root = self.path(*parts)
-        if not self.fs.exists(root):
-            return []
-        found, paths = self.fs.listFiles(root, True), []
-        while found.hasNext():
-            paths.append(str(root.toUri().relativize(found.next().getPath().toUri()).getPath()))
-        return sorted(paths)
+        return sorted(list_stored_files(self.spark, self.at(*parts)))
 
 
 def open_store(spark: SparkSession, root: str) -> Store:

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Union
+from typing import IO, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -50,6 +50,17 @@ def spark() -> Iterator[SparkSession]:
     session.conf.set("spark.sql.shuffle.partitions", "2")
     yield session
     session.stop()
+
+
+def said_until(output: Optional[IO[str]], text: str) -> str:
+    """What a process says until it has said a text; fails where it ends before."""
+    assert output
+    said = ""
+    while text not in said:
+        line = output.readline()
+        assert line, said
+        said += line
+    return said
 
 
 # ------------------------------------------------------------------------------------ input files

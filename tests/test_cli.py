@@ -17,7 +17,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 import pyspark
 import pytest
-from conftest import ROOT, SAMPLE, event_record, song_record, write_files
+from conftest import ROOT, SAMPLE, event_record, said_until, song_record, write_files
 from pyspark.sql import SparkSession
 
 import etl
@@ -247,12 +247,7 @@ def interrupted(number: signal.Signals, argv: List[str], cwd: Path) -> Done:
         stderr=subprocess.PIPE,
         universal_newlines=True,
     )
-    assert process.stderr
-    seen = ""
-    while "stage song_data" not in seen:
-        line = process.stderr.readline()
-        assert line, seen
-        seen += line
+    seen = said_until(process.stderr, "stage song_data")
     assert not holds_secret(command_lines())
     process.send_signal(number)
     out, err = process.communicate(timeout=120)

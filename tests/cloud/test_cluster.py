@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Set
 
 import pytest
-from conftest import ROOT, SAMPLE
+from conftest import ROOT, SAMPLE, said_until
 from standalone import SPARK, Cluster, running
 
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1"  # as in conftest.py
@@ -93,12 +93,7 @@ def test_spark_submit_builds_the_lake_on_two_workers_of_which_one_loses_its_exec
     lake = tmp_path / "lake"
     paths = ["--song-data", str(SAMPLE / "song_data"), "--log-data", str(SAMPLE / "log_data"), "--output", str(lake)]
     process = submission(cluster, tmp_path, *paths)
-    assert process.stdout
-    said = ""
-    while "build artists" not in said:
-        line = process.stdout.readline()  # spark-submit joins what its Python prints
-        assert line, said
-        said += line
+    said = said_until(process.stdout, "build artists")  # spark-submit joins what its Python prints
     first, _ = executors(cluster)
     os.kill(first, signal.SIGKILL)
     submitted = ended(process, tmp_path)

@@ -19,7 +19,7 @@ from typing import Any, Dict, Iterator, NamedTuple, Sequence
 
 import compare_lakes
 import pytest
-from conftest import ROOT, event_record, song_record, write_files
+from conftest import ROOT, event_record, said_until, song_record, write_files
 
 import etl
 
@@ -202,12 +202,7 @@ def test_permission_that_is_taken_away_before_publishing(scene: Scene, lake: Pat
     if AS_OTHERS and not shutil.which(AS_OTHERS[0]):
         pytest.skip("root may write everywhere, and there is no setpriv to take that away")
     process = start(ROOT / "etl.py", lake=lake, wrapper=AS_OTHERS)
-    assert process.stderr
-    said = ""
-    while "build songs" not in said:
-        line = process.stderr.readline()
-        assert line, said
-        said += line
+    said = said_until(process.stderr, "build songs")
     lake.chmod(0o555)
     said += process.communicate(timeout=300)[1]
     lake.chmod(0o755)
