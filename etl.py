@@ -1970,7 +1970,7 @@ class Lease:
     def __init__(self, store: Store, run_id: str) -> None:
         self.store, self.run_id = store, run_id
         self.signature, self.state, self.beats = signature(run_id), "waiting", 0
-        self.ended = threading.Event()
+        self.ended, self.beating = threading.Event(), threading.Lock()
         self.thread: Optional[threading.Thread] = None
 
     def acquire(self, say: Callable[[str], None]) -> None:
@@ -1987,10 +1987,12 @@ class Lease:
                 now = self.read(run_id)
                 if now is None:
                     del seen[run_id]
-                elif now == before and clock.monotonic() - since > LEASE_SECONDS:
+                elif now != before:
+                    if now.startswith("working") or run_id < self.run_id:
+                        raise UsageError(ANOTHER_RUN % (self.store.root, holder(now.partition(": ")[2])))
+                    seen[run_id] = now, clock.monotonic()
+                elif clock.monotonic() - since > LEASE_SECONDS:
                     self.store.delete("_locks", run_id)
-                elif now != before and (now.startswith("working") or run_id < self.run_id):
-                    raise UsageError(ANOTHER_RUN % (self.store.root, holder(now.partition(": ")[2])))
         self.state = "working"
         self.beat()
 
@@ -2011,8 +2013,9 @@ class Lease:
 
     def beat(self) -> None:
         """Show that this run is alive."""
-        self.beats += 1
-        self.store.write_directly("%s %d: %s" % (self.state, self.beats, self.signature), "_locks", self.run_id)
+        with self.beating:  # HDFS fails one of two that write a file at once
+            self.beats += 1
+            self.store.write_directly("%s %d: %s" % (self.state, self.beats, self.signature), "_locks", self.run_id)
 
     def keep_beating(self) -> None:
         """Beat until the run ends, or has been taken for dead."""

@@ -263,6 +263,12 @@ MUTATIONS = [
     Mutation("a lake in use is refused", "while not lock_file(file):", "while False:", "check_publish another_process"),
     Mutation("a living run is refused", "if now is None:", "if True:", "check_publish by_its_beats"),
     Mutation(
+        "a run that dies while it is watched is dead",
+        "seen[run_id] = now, clock.monotonic()",
+        "pass",
+        "check_publish while_it_is_watched",
+    ),
+    Mutation(
         "a run taken for dead does not come back",
         "if self.read(self.run_id) is None:\n                    return",
         "if False:\n                    return",

@@ -585,6 +585,26 @@ def test_where_there_are_no_locks_a_dead_run_is_seen_by_its_silence(
         assert [path.name for path in (tmp_path / "_locks").iterdir()] == ["1"]
 
 
+def test_a_run_that_dies_while_it_is_watched_is_seen_by_its_silence(
+    spark: SparkSession, tmp_path: Path, quick_beats: None
+) -> None:
+    write_files(tmp_path / "_locks", {"9": "waiting 1: run 9, process 1"})
+
+    def beat_once_more(_: str) -> None:
+        write_files(tmp_path / "_locks", {"9": "waiting 2: run 9, process 1"})
+
+    class Impatient(etl.Store):
+        reads = 0
+
+        def read(self, *parts: str) -> Optional[str]:
+            self.reads += 1
+            assert self.reads < 3000, "it watches forever"
+            return super().read(*parts)
+
+    with Impatient(spark, str(tmp_path)).locked("1", beat_once_more):
+        assert [path.name for path in (tmp_path / "_locks").iterdir()] == ["1"]
+
+
 def test_a_run_that_was_taken_for_dead_publishes_nothing(
     spark: SparkSession, tmp_path: Path, quick_beats: None
 ) -> None:
