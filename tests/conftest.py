@@ -32,7 +32,7 @@ settings.register_profile(
     "project",
     deadline=None,
     derandomize=True,
-    max_examples=12,
+    max_examples=int(os.environ.get("EXAMPLES", "12")),
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -50,6 +50,27 @@ def spark() -> Iterator[SparkSession]:
     session.conf.set("spark.sql.shuffle.partitions", "2")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="module")
+def plain_plans(spark: SparkSession) -> Iterator[SparkSession]:
+    """A session without the newer Sparks' adaptive plans, which take seconds to plan and merge what is small."""
+    spark.conf.set("spark.sql.adaptive.enabled", "false")
+    yield spark
+    spark.conf.unset("spark.sql.adaptive.enabled")
+
+
+@pytest.fixture(scope="module")
+def interpreted_plans(plain_plans: SparkSession) -> Iterator[SparkSession]:
+    """Such a session that compiles no plans either, which takes longer than running them on a few rows. For tests of
+    what becomes of whole runs, not of expressions.
+    """
+    settings = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+    for key, value in settings.items():
+        plain_plans.conf.set(key, value)
+    yield plain_plans
+    for key in settings:
+        plain_plans.conf.unset(key)
 
 
 def said_until(output: Optional[IO[str]], text: str) -> str:

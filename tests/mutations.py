@@ -217,14 +217,14 @@ MUTATIONS = [
     # Publishing
     Mutation(
         "a publication has a journal",
-        "store.write(report, *journal(run_id))",
+        'store.write(json.dumps({"report": report, "changed": changed}), *journal(run_id))',
         "pass",
         "check_publish is_finished_by_the_next",
     ),
     Mutation(
         "the old table is kept until the end",
-        'self.move((name,), (*new[:2], "old", name))',
-        "self.delete(name)",
+        'self.move(old, (*new[:2], "old", *old))',
+        "self.delete(*old)",
         "check_publish with_renames",
     ),
     Mutation("tables are exchanged in one step", "return exchange_folders(", "return 0 > (", "check_publish on_this"),
@@ -234,7 +234,7 @@ MUTATIONS = [
         "if not self.exists(*new):",
         "check_publish is_finished_by_the_next",
     ),
-    Mutation("marks go", "self.delete(name, MARK)", "pass", "check_publish is_finished_by_the_next"),
+    Mutation("marks go", "self.delete(name, partition, MARK)", "pass", "check_publish is_finished_by_the_next"),
     Mutation(
         "objects of partitions that are no more go",
         "at_once(lambda path: self.delete(name, path), gone)",
@@ -249,15 +249,33 @@ MUTATIONS = [
     ),
     Mutation(
         "a dead publication is finished",
-        "if store.exists(*journal(run_id)):",
-        "if False:",
+        "        if text:\n            begun",
+        "        if False:\n            begun",
         "check_publish is_finished_by_the_next",
     ),
     Mutation(
         "dimensions before facts",
-        "    for name in TABLES:\n        store.replace",
-        "    for name in reversed(list(TABLES)):\n        store.replace",
+        "    for name, part in changed.items():\n        store.replace",
+        "    for name, part in reversed(list(changed.items())):\n        store.replace",
         "check_publish on_this",
+    ),
+    Mutation(
+        "partitions that stay are in the new folder",
+        "self.link(name, set(part.built + part.gone), new)",
+        "pass",
+        "check_publish is_finished_by_the_next",
+    ),
+    Mutation(
+        "partitions that are no more go",
+        "            self.delete(name, partition)\n",
+        "            pass\n",
+        "check_publish is_finished_by_the_next",
+    ),
+    Mutation(
+        "objects of partitions that stay do too",
+        " if not part or parent(path) in part.built + part.gone",
+        "",
+        "check_publish is_finished_by_the_next",
     ),
     # One run at a time
     Mutation("a lake in use is refused", "while not lock_file(file):", "while False:", "check_publish another_process"),
@@ -274,13 +292,76 @@ MUTATIONS = [
         "if False:\n                    return",
         "check_publish taken_for_dead",
     ),
-    Mutation("a run taken for dead publishes nothing", "lease.assure()\n", "pass\n", "check_publish lost_its_place"),
+    Mutation(
+        "a run that was silent for too long gives way",
+        "if clock.monotonic() - shown > LEASE_SECONDS and self.others():",
+        "if False:",
+        "check_publish silent_for_too_long",
+    ),
+    Mutation(
+        "a run that was silent for too long lives on where it is alone",
+        "> LEASE_SECONDS and self.others():",
+        "> LEASE_SECONDS:",
+        "check_publish silent_for_too_long",
+    ),
+    Mutation(
+        "a run taken for dead publishes nothing",
+        "self.make_sure(lease.assure)\n",
+        "pass\n",
+        "check_publish lost_its_place",
+    ),
     # What has changed since
-    Mutation("a changed input is seen", "last[key] == json.loads(json.dumps(value))", "True", "daily change_is_seen"),
-    Mutation("a changed lake is seen", 'last["lake"] == self.lake()', "last", "daily change_is_seen"),
-    Mutation("a lower limit is seen", 'last["report"]["max_bad_percent"] <=', "0 <=", "daily lower_limit"),
+    Mutation("a changed file is seen", "if files.get(name) != about]", "if name not in files]", "daily change_of"),
+    Mutation("a changed lake is seen", "if not all(same[name] for", "if not all(True for", "daily of_no_use"),
+    Mutation("changed staging is seen", 'if self.staged(batches) != last["staged"]:', "if False:", "daily of_no_use"),
+    Mutation(
+        "a lower limit is seen", 'self.report["max_bad_percent"] <= config.max_bad_percent', "True", "daily lower_limit"
+    ),
     Mutation("young files may change again", "modified < now * 1000 - SETTLED_MS", "True", "daily just_before"),
-    Mutation("--full builds all", "None if self.config.full else ledger", "ledger", "daily nothing_new"),
+    Mutation("files may change while they are read", " and after.get(path) == about", "", "daily while_it_is_read"),
+    Mutation("what came and went is dropped", "{*gone, *batch.doubtful}", "gone", "daily came_and_went"),
+    Mutation("months limit what is new", "if is_taken(name) and", "if", "daily months_limit"),
+    Mutation(
+        "months limit what is old",
+        "sorted(filter(is_taken, {*gone, *batch.doubtful}))",
+        "sorted({*gone, *batch.doubtful})",
+        "daily months_limit",
+    ),
+    Mutation("--full builds all", "        if self.config.full:\n            return None\n", "", "daily nothing_new"),
+    Mutation(
+        "staging that cannot be read is no loss",
+        "except (UsageError, TooManyBadError):",
+        "except Exception:",
+        "daily nothing_new",
+    ),
+    # What a change touches
+    Mutation(
+        "records of changed files do not count",
+        "reader.parquet(*self.paths(name, batch)).where(~dropped)",
+        "reader.parquet(*self.paths(name, batch))",
+        "daily partitions_that_change",
+    ),
+    Mutation(
+        "months that lose plays are built",
+        "self.touch(name, counts)\n                batch",
+        "batch",
+        "daily partitions_that_change",
+    ),
+    Mutation(
+        "songs that come find their plays", "self.touched.update(rematched)", "pass", "daily partitions_that_change"
+    ),
+    Mutation(
+        "partitions of songs that are no more go",
+        "sorted(set(folders.values()) - set(built))",
+        "[]",
+        "daily partitions_that_change",
+    ),
+    Mutation(
+        "a file of odd name is dropped, too",
+        're.sub("^file:/+", "file:///", uri) for uri in uris',
+        "uri for uri in uris",
+        "staging tells_its_own",
+    ),
     Mutation("large partitions are split", "if rows > ROWS_PER_FILE:", "if rows > 10**12:", "check_publish many_rows"),
     Mutation(
         "small partitions are not",

@@ -132,14 +132,6 @@ def frame(spark: SparkSession, name: str, records: Sequence[Row]) -> DataFrame:
 
 
 @pytest.fixture(scope="module")
-def plain_plans(spark: SparkSession) -> Iterator[SparkSession]:
-    """A session without the newer Sparks' adaptive plans, which take seconds to plan and merge what is small."""
-    spark.conf.set("spark.sql.adaptive.enabled", "false")
-    yield spark
-    spark.conf.unset("spark.sql.adaptive.enabled")
-
-
-@pytest.fixture(scope="module")
 def found(plain_plans: SparkSession) -> Dict[str, Tuple[int, Set[Optional[str]]]]:
     """What the check says of tables that break every rule: failures and examples by rule."""
     broken = rows(etl.violations(frames(plain_plans, list(cases()))))
@@ -215,7 +207,7 @@ def test_one_bad_record_too_many_fails(bad: int, good: int, limit: float) -> Non
 
 
 def test_too_many_bad_records_are_counted_by_reason() -> None:
-    counts = [
+    counts: List[etl.Row] = [
         {"reason": "missing: ts", "count": 1000, "play": True},
         {"reason": None, "count": 8000, "play": True},
         {"reason": "broken JSON", "count": 800, "play": True},
@@ -256,8 +248,8 @@ class Mortal(etl.Store):
 
 
 class OfThisMachine(Mortal, etl.LocalStore):
-    def exchange(self, name: str, *new: str) -> bool:
-        return bool(self.change(super().exchange, name, *new))
+    def exchange(self, old: Sequence[str], new: Sequence[str]) -> bool:
+        return bool(self.change(super().exchange, old, new))
 
 
 class OfObjects(Mortal, etl.ObjectStore):
@@ -286,6 +278,8 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 GENERATIONS = {"old": ["1", "2"], "new": ["2", "3", "4"]}
 FILE = "part-00000-%s.c000.snappy.parquet"  # as Spark names them, each run by other ids
 REPORT = json.dumps({"run_id": "now", "status": "published"})
+WHOLE: etl.Changed = dict.fromkeys(ORDER)
+PARTS: etl.Changed = dict.fromkeys(ORDER, etl.Part(["month=2", "month=3", "month=4"], ["month=1"]))
 
 
 def fill(folder: Path, generation: str) -> None:
@@ -307,18 +301,22 @@ def generation(folder: Path) -> Optional[str]:
     """Which generation a table folder holds; None where there is none, "mixed" where it is not whole."""
     if not folder.exists():
         return None
+    found = partitions(folder)
+    assert found.pop("0", ["kept"]) == ["kept"]
     for name, months in GENERATIONS.items():
-        if partitions(folder) == {month: [name] for month in months}:
+        if found == {month: [name] for month in months}:
             return name
     return "mixed"
 
 
-def ready_to_publish(lake: Path, with_old: bool) -> Path:
-    """A lake whose run `now` has checked its tables."""
+def ready_to_publish(lake: Path, with_old: bool, part: bool = False) -> Path:
+    """A lake whose run `now` has checked its tables, or parts of them."""
     for name in ORDER:
         fill(lake / "_staging" / "now" / "tables" / name, "new")
         if with_old:
             fill(lake / name, "old")
+        if part:
+            write_files(lake / name / "month=0", {FILE % "old": "kept"})
     write_files(lake / "_staging" / "now" / "log_data", {"part": "staged"})
     return lake
 
@@ -332,39 +330,44 @@ def leftovers(lake: Path) -> List[Path]:
     return [path for path in lake.rglob("*") if path.name in ("_staging", "_locks", "_new")]
 
 
-def publish_and_die(store: Mortal, calls: int) -> None:
+def publish_and_die(store: Mortal, calls: int, changed: etl.Changed = WHOLE) -> None:
     """Publish, and die after so many steps."""
     store.calls_left = calls
     with pytest.raises(DeathError):
-        etl.publish(store, "now", REPORT)
+        etl.publish(store, "now", REPORT, changed)
 
 
-def steps(store: Mortal) -> int:
+def steps(store: Mortal, changed: etl.Changed = WHOLE) -> int:
     """How many calls change something while a lake is published."""
     before = store.calls_left
-    etl.publish(store, "now", REPORT)
+    etl.publish(store, "now", REPORT, changed)
     return before - store.calls_left
 
 
-def deaths(kind: str, spark: SparkSession, folder: Path, with_old: bool) -> Iterator[Path]:
+def deaths(kind: str, spark: SparkSession, folder: Path, with_old: bool, part: bool = False) -> Iterator[Path]:
     """Lakes whose publication has died after each of its steps."""
-    counted = ready_to_publish(folder / "counted", with_old)
-    total = steps(KINDS[kind](spark, str(counted)))
+    changed = PARTS if part else WHOLE
+    counted = ready_to_publish(folder / "counted", with_old, part)
+    total = steps(KINDS[kind](spark, str(counted)), changed)
     assert lake_of(counted) == ["new"] * 5
     assert total >= 15
     for calls in range(total):
-        lake = ready_to_publish(folder / str(calls), with_old)
-        publish_and_die(KINDS[kind](spark, str(lake)), calls)
+        lake = ready_to_publish(folder / str(calls), with_old, part)
+        publish_and_die(KINDS[kind](spark, str(lake)), calls, changed)
         yield lake
 
 
-@pytest.mark.parametrize("with_old", [True, False], ids=["over a lake", "first lake"])
+@pytest.mark.parametrize(
+    ("with_old", "part"),
+    [(True, False), (False, False), (True, True)],
+    ids=["over a lake", "first lake", "a part of a lake"],
+)
 @pytest.mark.parametrize("kind", EVERY_KIND)
 def test_a_publication_that_dies_is_finished_by_the_next_run_or_has_not_begun(
-    spark: SparkSession, tmp_path: Path, one_thread: None, kind: str, with_old: bool
+    spark: SparkSession, tmp_path: Path, one_thread: None, kind: str, with_old: bool, part: bool
 ) -> None:
     old, seen = "old" if with_old else None, []
-    for lake in deaths(kind, spark, tmp_path, with_old):
+    for lake in deaths(kind, spark, tmp_path, with_old, part):
         begun = (lake / "_staging" / "now" / "publishing").exists()
         if not begun:
             assert lake_of(lake) == [old] * 5
@@ -383,9 +386,10 @@ def test_a_publication_that_dies_is_finished_by_the_next_run_or_has_not_begun(
     assert False in seen
 
 
-def test_on_this_machine_each_table_is_whole_at_every_moment(spark: SparkSession, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [False, True])
+def test_on_this_machine_each_table_is_whole_at_every_moment(spark: SparkSession, tmp_path: Path, part: bool) -> None:
     seen = []
-    for lake in deaths("this machine", spark, tmp_path, with_old=True):
+    for lake in deaths("this machine", spark, tmp_path, with_old=True, part=part):
         found = lake_of(lake)
         if found not in seen:
             seen.append(found)
@@ -424,7 +428,7 @@ def second_run(spark: SparkSession, lake: Path) -> Path:
     """A lake that one run has published, so that its objects have lasting names, and another one is about to."""
     for name in ORDER:
         fill(lake / "_staging" / "now" / "tables" / name, "old")
-    etl.publish(OfObjects(spark, str(lake)), "now", REPORT)
+    etl.publish(OfObjects(spark, str(lake)), "now", REPORT, WHOLE)
     shutil.rmtree(str(lake / "_staging"))
     assert lake_of(lake) == ["old"] * 5
     return ready_to_publish(lake, with_old=False)
@@ -611,14 +615,37 @@ def test_a_run_that_was_taken_for_dead_publishes_nothing(
     store = etl.Store(spark, str(tmp_path))
     with store.locked("1", silent) as lease:
         assert lease.thread
-        etl.Store(spark, str(tmp_path)).delete("_locks", "1")
-        lease.thread.join()  # it does not come back to life
+        with lease.beating:
+            etl.Store(spark, str(tmp_path)).delete("_locks", "1")
+        lease.thread.join(60)  # it does not come back to life
         with pytest.raises(etl.UsageError, match="another run took this one for dead"):
             lease.assure()
 
 
+@pytest.mark.parametrize(("other", "lives"), [("2", False), (None, True)])
+def test_a_run_that_was_silent_for_too_long_lives_on_where_there_is_no_other(
+    spark: SparkSession, tmp_path: Path, quick_beats: None, other: Optional[str], lives: bool
+) -> None:
+    store = etl.Store(spark, str(tmp_path))
+    with store.locked("1", silent) as lease:
+        assert lease.thread
+        with lease.beating:  # as long as nobody can beat
+            if other:
+                store.write("working 1: run 2, process 1", "_locks", other)
+            lease.shown -= 3
+            beats = lease.beats
+        lease.thread.join(60 if other else 1)
+        assert lease.thread.is_alive() == lives
+        if lives:
+            assert lease.beats > beats
+            lease.assure()
+        else:
+            with pytest.raises(etl.UsageError, match="another run took this one for dead"):
+                lease.assure()
+
+
 def test_of_runs_that_begin_at_once_one_goes_on(spark: SparkSession, tmp_path: Path, quick_beats: None) -> None:
-    begin, done = threading.Barrier(3), threading.Barrier(3)
+    begin, done = threading.Barrier(3, timeout=60), threading.Barrier(3, timeout=60)
 
     def run(run_id: str) -> str:
         store = etl.Store(spark, str(tmp_path))
@@ -658,20 +685,21 @@ def small_input(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def etl_main(spark: SparkSession) -> Iterator[Callable[[Path], int]]:
+def etl_main(interpreted_plans: SparkSession) -> Iterator[Callable[..., int]]:
     """etl.main() for the input in a folder, in this session, which it must not stop."""
 
-    def main(folder: Path) -> int:
-        paths = ["--%s=%s" % (flag, folder / name) for flag, name in INPUTS.items()]
+    def main(folder: Path, *options: str) -> int:
+        flags = ["--mode=LOCAL", "--max-bad-percent=5", "--config=%s" % (folder / "dl.cfg"), *options]
+        flags += ["--%s=%s" % (flag, folder / name) for flag, name in INPUTS.items()]
         before = signal.getsignal(signal.SIGTERM)
         try:
-            return etl.main(["--mode=LOCAL", "--max-bad-percent=5", "--config=%s" % (folder / "dl.cfg"), *paths])
+            return etl.main(flags)
         finally:
             signal.signal(signal.SIGTERM, before)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(etl, "start_session", lambda config: spark)
-        patch.setattr(type(spark), "stop", lambda self: None)
+        patch.setattr(etl, "start_session", lambda config: interpreted_plans)
+        patch.setattr(type(interpreted_plans), "stop", lambda self: None)
         yield main
 
 
@@ -686,7 +714,7 @@ class Published(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def published(etl_main: Callable[[Path], int], tmp_path_factory: pytest.TempPathFactory) -> Published:
+def published(etl_main: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Published:
     """The lake of the small input."""
     folder = small_input(tmp_path_factory.mktemp("published"))
     printed = io.StringIO()
@@ -755,13 +783,13 @@ def test_an_empty_quarantine_can_be_read(spark: SparkSession, published: Publish
 
 def test_a_failed_check_leaves_the_lake_as_it_was(
     published: Published,
-    etl_main: Callable[[Path], int],
+    etl_main: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before, time = table_files(published.lake), etl.time
     monkeypatch.setattr(etl, "time", lambda *inputs: time(*inputs).where("day <> 31"))
-    assert etl_main(published.folder) == 1
+    assert etl_main(published.folder, "--full") == 1
     rule = (
         "rule broken: songplays: start_time is in time (5 failures, such as 2018-10-31 00:00:00, 2018-10-31 00:00:04)"
     )
@@ -773,20 +801,20 @@ def test_a_failed_check_leaves_the_lake_as_it_was(
 
 def test_records_that_no_table_explains_fail_the_run(
     published: Published,
-    etl_main: Callable[[Path], int],
+    etl_main: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before, unique_plays = table_files(published.lake), etl.unique_plays
     monkeypatch.setattr(etl, "unique_plays", lambda events: unique_plays(events).where("user_id is not null"))
-    assert etl_main(published.folder) == 1
+    assert etl_main(published.folder, "--full") == 1
     assert "log_data: 1 records are not accounted for" in capsys.readouterr().err.splitlines()[-1]
     assert table_files(published.lake) == before
     assert list(published.lake.glob("_staging/*")) == []
 
 
 def test_a_run_that_lost_its_place_publishes_nothing(
-    etl_main: Callable[[Path], int], published: Published, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    etl_main: Callable[..., int], published: Published, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     before = table_files(published.lake)
     check = etl.Run.check
@@ -797,14 +825,14 @@ def test_a_run_that_lost_its_place_publishes_nothing(
 
     monkeypatch.setattr(etl, "open_store", etl.Store)
     monkeypatch.setattr(etl.Run, "check", lose)
-    assert etl_main(published.folder) == 2
+    assert etl_main(published.folder, "--full") == 2
     assert "another run took this one for dead" in capsys.readouterr().err
     assert table_files(published.lake) == before
     assert leftovers(published.lake) == []
 
 
 def test_too_many_bad_records_leave_the_lake_as_it_was_and_can_be_read(
-    spark: SparkSession, published: Published, etl_main: Callable[[Path], int], capsys: pytest.CaptureFixture[str]
+    spark: SparkSession, published: Published, etl_main: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, logs = table_files(published.lake), published.folder / "logs"
     write_files(logs, {"2.json": '{"page": \n' * 2})

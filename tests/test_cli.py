@@ -200,7 +200,7 @@ def test_too_many_bad_records_fail_the_run_and_leave_the_lake(lake: Path, tmp_pa
     before = files_of(lake)
     events = [json.dumps(event_record(sessionId=number)) for number in range(9)]
     write_files(tmp_path, {"songs/a.json": [song_record()], "logs/a.json": "\n".join([*events, "{bad"])})
-    done = job("--song-data=songs", "--log-data=logs", "--output=lake", cwd=tmp_path)
+    done = job("--full", "--song-data=songs", "--log-data=logs", "--output=lake", cwd=tmp_path)
     assert done.code == 1
     assert failed(done) == (
         "failed, the lake is as it was: 10.0 % of the 10 records of log_data are bad, more than the 5 % allowed"
@@ -221,7 +221,7 @@ def test_too_many_bad_records_fail_the_run_and_leave_the_lake(lake: Path, tmp_pa
 def test_an_interrupted_run_leaves_the_lake_and_the_next_one_cleans_up(lake: Path, tmp_path: Path) -> None:
     before = files_of(lake)
     write_files(tmp_path, {"songs/a.json": [song_record()], "logs/a.json": [event_record()]})
-    argv = ["--song-data=songs", "--log-data=logs", "--output=lake"]
+    argv = ["--full", "--song-data=songs", "--log-data=logs", "--output=lake"]
 
     write_files(lake / "_staging" / "dead", {"tables/songs/a.parquet": b""})  # as kill -9 leaves it
 

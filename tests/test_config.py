@@ -225,6 +225,18 @@ def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:
     assert refusal(file="[PROJECT]\nMODE = GCP\n") == expected
 
 
+@pytest.mark.parametrize(
+    "months", ["2018", "2018-13", "2018-1", "2018-11..", "2018-12..2018-11", "11..12", "2018-11-01"]
+)
+def test_nonsense_for_months_is_refused(months: str) -> None:
+    expected = "--months is %s; it must be like 2018-11..2018-12, the earlier month first" % months
+    assert refusal("--months", months) == expected
+
+
+def test_all_months_and_some_at_once_are_refused() -> None:
+    assert refusal("--full", "--months=2018-11") == "--full reads all logs and --months some: use one of them"
+
+
 @pytest.mark.parametrize("percent", ["abc", "nan", "-1", "101", "inf", "5%", "1,5", "0x5"])
 def test_nonsense_for_the_percentage_is_refused(percent: str) -> None:
     expected = "max_bad_percent is %s; it must be a number from 0 to 100" % percent

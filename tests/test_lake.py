@@ -61,10 +61,11 @@ def test_shuffles_have_partitions_for_all_that_is_staged(
     write_files(tmp_path, {"songs/a.json": [song_record()], "logs/a.json": events})
     lake = tmp_path / "lake"
     config = etl.Config("LOCAL", str(tmp_path / "songs"), str(tmp_path / "logs"), str(lake), 20.0)
-    etl.Run(spark, config, etl.Progress(io.StringIO())).stage()
+    run = etl.Run(spark, config, etl.Progress(io.StringIO()))
+    run.stage_inputs(etl.Ledger(run.store, config))
     found = spark.conf.get("spark.sql.shuffle.partitions")
     spark.conf.set("spark.sql.shuffle.partitions", "2")
-    files = list(lake.glob("_staging/*/log_data/**/*.parquet"))
+    files = list(lake.glob("_state/staged/*/log_data/**/*.parquet"))
     assert len({file.parent for file in files}) == 2  # ordinary records and others
     wanted = sum(file.stat().st_size for file in files) // 1000
     assert wanted > 2

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
 import random
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any, List, Sequence, Tuple, Union
@@ -30,17 +32,21 @@ Line = Union[bytes, str]
 
 
 def stage(spark: SparkSession, path: Path, name: str = "log_data") -> List[Record]:
-    """The staged rows of an input, in the order of reading: quickly where that can be, else with care."""
-    read, fields = {
-        "log_data": (etl.read_lines, etl.EVENT_FIELDS),
-        "song_data": (etl.read_documents, etl.SONG_FIELDS),
-    }[name]
-    quick = etl.quick_staging(read(spark, str(path)), fields)
+    """The staged rows of an input, in the order of reading: quickly where that can be, else with care. Good ones
+    without their file.
+    """
+    staged = stage_with_files(spark, path, name)
+    return [{**row, "file": row["file"] if row["reason"] else None} for row in staged]
+
+
+def stage_with_files(spark: SparkSession, path: Path, name: str = "log_data") -> List[Record]:
+    read, fields = etl.INPUTS[name]
+    quick = etl.quick_staging(read(spark, str(path), None), fields)
     unread = quick.where(F.col("reason") == etl.UNREAD).select("raw", "file")
     others = etl.staging(unread, fields).collect()
     staged = [others.pop(0) if row["reason"] == etl.UNREAD else row for row in quick.collect()]
     assert others == []
-    return [row.asDict() for row in staged]
+    return [{**row.asDict(), "file": re.sub("^file:/+", "file:///", row["file"])} for row in staged]
 
 
 def stage_lines(spark: SparkSession, folder: Path, lines: Sequence[Line], end: bytes = b"\n") -> List[Record]:
@@ -661,6 +667,23 @@ def test_odd_names_inside_an_input(spark: SparkSession, tmp_path: Path) -> None:
     assert bad == {name: "file://%s/%s/%s.json" % (folder, name, name) for name in ODD_NAMES}
 
 
+def test_files_are_read_by_their_names_and_each_record_tells_its_own(spark: SparkSession, tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    for number, name in enumerate(ODD_NAMES):
+        write_files(
+            folder, {"%s/%s.json" % (name, name): [event_record(sessionId=number)], name + ".json": ["no record"]}
+        )
+    names = ["%s/%s.json" % (name, name) for name in ODD_NAMES]
+    staged = etl.staging(etl.read_lines(spark, str(folder), names), etl.EVENT_FIELDS)
+    run = etl.Run(
+        spark, etl.Config("LOCAL", "/", str(folder), str(tmp_path / "lake"), 5.0), etl.Progress(io.StringIO())
+    )
+    for number, name in enumerate(names):
+        found = staged.where(F.col("file").isin(*run.uris("log_data", [name]))).select("session_id").collect()
+        assert [row["session_id"] for row in found] == [number], name
+    assert staged.count() == len(names)
+
+
 @pytest.mark.parametrize("name", ["log_data", "song_data"])
 def test_odd_names_of_an_input(spark: SparkSession, tmp_path: Path, name: str) -> None:
     odd = tmp_path / " ".join(ODD_NAMES)
@@ -871,7 +894,7 @@ def lines_of_events(draw: Any) -> List[Tuple[bytes, Any]]:
 
 
 @given(lines=lines_of_events())
-@settings(max_examples=6)
+@settings(max_examples=settings().max_examples // 2)
 def test_any_mix_of_good_and_damaged_lines(spark: SparkSession, tmp_path: Path, lines: List[Tuple[bytes, Any]]) -> None:
     staged = stage_lines(spark, tmp_path, [line for line, _ in lines])
     for (line, record), row in zip(lines, staged):

@@ -6,6 +6,7 @@ KILLS is how many runs are killed at random moments. The same moments each time,
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -111,6 +112,10 @@ def check_next_run(scene: Scene, lake: Path) -> str:
     assert rows_of(lake) == scene.new
     assert {path.name for path in lake.iterdir()} == {*etl.TABLES, "_lock", "_quarantine", "_runs", "_state"}
     assert not list(lake.rglob("_new")) + list(lake.rglob(".*"))
+    batches = json.loads((lake / "_state/ledger.json").read_text())["batches"].values()
+    assert {path.name for path in (lake / "_state/staged").iterdir()} == {
+        b["run_id"] for found in batches for b in found
+    }
     return said
 
 
