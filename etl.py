@@ -13,7 +13,6 @@ Exit codes: 0 done; 1 the data failed a check and the lake is as it was; 2 wrong
 from __future__ import annotations
 
 import argparse
-import calendar
 import configparser
 import ctypes
 import datetime
@@ -54,7 +53,7 @@ from typing import (
 
 from py4j.protocol import Py4JJavaError
 from pyspark.find_spark_home import _find_spark_home
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.window import Window
@@ -1120,10 +1119,24 @@ def quick_staging(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
 
 
 def staged_schema(fields: Sequence[Field]) -> T.StructType:
-    """The columns of staging."""
+    """The columns of staging as it is stored: events by month."""
     types = {"integer": T.LongType(), "number": T.DoubleType()}
     named = [T.StructField(f.name, types.get(f.kind, T.StringType())) for f in fields if f.name]
-    return T.StructType(named + [T.StructField(name, T.StringType()) for name in OF_EVERY_RECORD])
+    named += [T.StructField(name, T.StringType()) for name in (*OF_EVERY_RECORD, "run", "part")]
+    return T.StructType(named + [T.StructField(name, T.IntegerType()) for name in partitions_of(fields)])
+
+
+def partitions_of(fields: Sequence[Field]) -> List[str]:
+    """What a staged input is partitioned by. So a month's events are found without reading all; and there are hardly
+    more files than the input has, whose files are of one month each.
+    """
+    return [IN_MONTH] if fields is EVENT_FIELDS else []
+
+
+def in_month() -> Column:
+    """The month of a good event, such as 201811; null for a bad one."""
+    start = timestamp(F.col("ts"))
+    return F.when(F.col("reason").isNull(), F.year(start) * 100 + F.month(start)).alias(IN_MONTH)
 
 
 def file_uri(name: Column) -> Column:
@@ -1136,6 +1149,7 @@ def base64(text: Column) -> Column:
     return F.regexp_replace(F.base64(text.cast("binary")), r"\s", "")
 
 
+IN_MONTH = "in_month"  # a column of staged events
 OF_EVERY_RECORD = ("reason", "raw", "raw_base64", "file")  # columns of staging
 UNREAD = "not ordinary"
 NOT_TYPED, AS_TEXT = "_not_typed", "_as_text"  # columns: a mark of the parser's, the text of a quoted number
@@ -1445,9 +1459,14 @@ def users(events: DataFrame) -> DataFrame:
 
     In: staged events. Latest by (ts, item_in_session); the rest of the row breaks ties.
     """
+    return conform(latest_events(events), "users")
+
+
+def latest_events(events: DataFrame) -> DataFrame:
+    """Each user's latest event. In: staged events. Out: user_id and what decides which is the latest, in this order."""
     row = F.struct("ts", "item_in_session", "session_id", "level", "first_name", "last_name", "gender")
     latest = events.where("user_id is not null").groupBy("user_id").agg(F.max(row).alias("latest"))
-    return conform(latest.select("user_id", "latest.*"), "users")
+    return latest.select("user_id", "latest.*")
 
 
 def time(events: DataFrame, sizes: Sizes = NO_SIZES) -> DataFrame:
@@ -1633,13 +1652,8 @@ def months_of_songs(before: DataFrame, after: DataFrame, events: DataFrame) -> D
 
 
 def in_months(months: Iterable[Month]) -> Column:
-    """The condition that ts lies in one of some months."""
-    start = timestamp(F.col("ts"))
-    number = F.year(start) * 12 + F.month(start)
-    # Parquet's readers skip what lies outside these bounds
-    begin = [calendar.timegm((year, month, 1, 0, 0, 0)) * 1000 for year, month in months]
-    bounds = F.col("ts").between(min(begin), max(begin) + 31 * 86400 * 1000)
-    return bounds & number.isin(*[year * 12 + month for year, month in months])
+    """The condition that a staged event is of one of some months."""
+    return F.col(IN_MONTH).isin([year * 100 + month for year, month in months])
 
 
 # ------------------------------------------------------------------------------------ check
@@ -1735,10 +1749,9 @@ class Account(NamedTuple):
 def profile(staged: DataFrame) -> List[Row]:
     """Count staged records by reason and, of events, by what they are and when. Out: rows of reason, …, count."""
     groups = []
-    if "ts" in staged.columns:
-        start = timestamp(F.col("ts"))
-        play = F.coalesce(F.expr(PLAY), F.lit(False)).alias("play")
-        groups = [play, F.year(start).alias("year"), F.month(start).alias("month")]
+    if IN_MONTH in staged.columns:
+        year, month = F.floor(F.col(IN_MONTH) / 100).cast("int"), F.col(IN_MONTH) % 100
+        groups = [F.coalesce(F.expr(PLAY), F.lit(False)).alias("play"), year.alias("year"), month.alias("month")]
     return [row.asDict() for row in staged.groupBy("reason", *groups).count().collect()]
 
 
@@ -2310,6 +2323,10 @@ MOST_BATCHES = 30  # of an input, beyond which they are merged
 KEPT = (*TABLES, "_quarantine")  # the folders that a run makes
 LEDGER = ("_state", "ledger.json")
 STAGED = ("_state", "staged")
+LATEST = (
+    "user_id long, ts long, item_in_session long, session_id long, level string, first_name string,"
+    " last_name string, gender string"
+)  # what latest_events() gives, beside the batches
 COUNTED = ("plays", "matched", "times")  # of each month, by the ledger
 # Everything below a folder in one call; one for each file would take longer than the listing.
 LISTER = """
@@ -2379,7 +2396,7 @@ def version_of_job() -> str:
 
 
 class Batch(NamedTuple):
-    """What one run has staged of an input, in _state/staged/<run id>/<input>/<part>."""
+    """What one run has staged of an input, in _state/staged/<input>/run=<run id>/part=<part>."""
 
     run_id: str
     parts: Sequence[str]
@@ -2472,10 +2489,16 @@ def is_of(months: Months, path: str) -> bool:
     return found is not None and months[0] <= (int(found[1]), int(found[2])) <= months[1]
 
 
+def staged_by(kind: str, run_id: str) -> Tuple[str, ...]:
+    """Where a run stages an input, or each user's latest event."""
+    return (*STAGED, kind, "run=" + run_id)
+
+
 class Past(NamedTuple):
     """What the last published run has left for this one."""
 
     batches: Dict[str, List[Batch]]  # by input
+    latest: str  # the run that has stored each user's latest event
     months: Dict[str, Dict[str, int]]  # by month: COUNTED
     report: Dict[str, Any]
     lake: Dict[str, Files]  # the files of each folder that runs make
@@ -2510,11 +2533,16 @@ class Ledger:
         """The files of each folder that runs make."""
         return {name: list_files(self.store.spark, self.store.root + "/" + name) for name in KEPT}
 
-    def staged(self, batches: Mapping[str, Sequence[Batch]]) -> str:
-        """A digest of what batches have staged."""
-        runs = {batch.run_id for of_input in batches.values() for batch in of_input}
+    def staged(self, batches: Mapping[str, Sequence[Batch]], latest: str) -> str:
+        """A digest of what is staged: of batches and of each user's latest event."""
+        needed = self.needed(batches, latest)
         found = list_files(self.store.spark, "/".join((self.store.root, *STAGED)))
-        return digest({name: about for name, about in found.items() if name.split("/")[0] in runs})
+        return digest({name: about for name, about in found.items() if tuple(name.split("/")[:2]) in needed})
+
+    def needed(self, batches: Mapping[str, Sequence[Batch]], latest: str) -> Set[Tuple[str, ...]]:
+        """The folders of staging that the next run goes on from."""
+        found = {staged_by(name, batch.run_id)[-2:] for name in batches for batch in batches[name]}
+        return found | {staged_by("latest", latest)[-2:]}
 
     def past(self) -> Past:
         """What the last published run has left; raises ForgottenError where that is of no use."""
@@ -2538,13 +2566,13 @@ class Ledger:
         if not all(same[name] for name in TABLES):
             raise ForgottenError("the lake is not as the last run has left it")
         batches = {name: [batch_of(found) for found in last["batches"][name]] for name in INPUTS}
-        if self.staged(batches) != last["staged"]:
+        if self.staged(batches, last["latest"]) != last["staged"]:
             raise ForgottenError("staging is not as the last run has left it")
         found = {name: changes(batches[name], self.files[name], self.months(name)) for name in INPUTS}
         for name in INPUTS:
             if too_many(batches[name], found[name], len(self.files[name])):
                 raise ForgottenError("too many files of %s have changed" % name)
-        return Past(batches, last["months"], last["report"], lake, same["_quarantine"], found)
+        return Past(batches, last["latest"], last["months"], last["report"], lake, same["_quarantine"], found)
 
     def months(self, name: str) -> Optional[Months]:
         """The months whose files of an input are read; None for all."""
@@ -2565,20 +2593,23 @@ class Ledger:
         sure = {path: about for path, about in before.items() if path in staged and after.get(path) == about}
         return Batch(run_id, ["ordinary"], sure, sorted(staged - set(sure)))
 
-    def keep(self, batches: Mapping[str, Sequence[Batch]], months: Any, report: Any) -> None:
+    def keep(self, batches: Mapping[str, Sequence[Batch]], latest: str, months: Any, report: Any) -> None:
         """Store what this run has read and left, after it has published; delete what nothing needs any more."""
         ledger = {
             **self.now,
             "batches": {name: [batch._asdict() for batch in found] for name, found in batches.items()},
+            "latest": latest,
             "months": months,
             "lake": {name: digest(found) for name, found in self.list_lake().items()},
-            "staged": self.staged(batches),
+            "staged": self.staged(batches, latest),
             "report": report,
         }
         self.store.write(json.dumps(ledger), *LEDGER)
-        runs = {batch.run_id for found in batches.values() for batch in found}
-        for name in set(self.store.folders(*STAGED)) - runs:
-            self.store.delete(*STAGED, name)
+        there: Set[Tuple[str, ...]] = {
+            (kind, run) for kind in (*INPUTS, "latest") for run in self.store.folders(*STAGED, kind)
+        }
+        for folder in there - self.needed(batches, latest):
+            self.store.delete(*STAGED, *folder)
 
 
 def quarantine(staged: DataFrame, name: str) -> DataFrame:
@@ -2710,6 +2741,7 @@ class Run:
         self.tables: Dict[str, DataFrame] = {}  # as built, or as they stay
         self.sizes: Dict[str, Tuple[int, int]] = {}  # their files and bytes
         self.months: Dict[str, Dict[str, int]] = {}  # what each month holds
+        self.latest = past.latest if past else ""  # the run that has stored each user's latest event
 
     def staged(self, *parts: str) -> str:
         """The URI of something in this run's staging folder."""
@@ -2754,7 +2786,7 @@ class Run:
     def keep_ledger(self, ledger: Ledger) -> None:
         """Store what the next run needs to know. The lake is published: without it the next run only has more to do."""
         try:
-            ledger.keep(self.batches, self.months, self.report)
+            ledger.keep(self.batches, self.latest, self.months, self.report)
         except Exception as error:
             reason = root_cause(error)
             self.progress.say("  cannot store %s, so the next run builds all anew: %s" % ("/".join(LEDGER), reason))
@@ -2786,7 +2818,8 @@ class Run:
             action()
         except BaseException as error:
             with suppress(Exception):  # what cannot be removed now, the next run removes
-                self.store.delete(*STAGED, self.run_id)
+                for kind in (*INPUTS, "latest"):
+                    self.store.delete(*staged_by(kind, self.run_id))
                 discard(self.store, self.run_id)
                 self.keep_report("failed: %s" % (error if isinstance(error, DataError) else type(error).__name__))
             raise
@@ -2848,7 +2881,8 @@ class Run:
     def merge(self, name: str, batches: Sequence[Batch]) -> Batch:
         """Write many batches as one."""
         parallel = self.spark.sparkContext.defaultParallelism
-        self.write_staged(self.records(name, batches).coalesce(parallel), name, "merged")
+        kept = self.records(name, batches).drop("run", "part", IN_MONTH).coalesce(parallel)
+        self.write_staged(kept, name, "merged")
         files = {path: about for batch in batches for path, about in batch.files.items()}
         doubtful = [path for batch in batches for path in batch.doubtful]
         return Batch(self.run_id, ["merged"], files, doubtful, [], [row for batch in batches for row in batch.counts])
@@ -2869,15 +2903,21 @@ class Run:
 
     def write_staged(self, frame: DataFrame, name: str, part: str) -> DataFrame:
         """Write a part of a batch. Returns it as it is stored."""
-        path = self.store.at(*STAGED, self.run_id, name, part)
-        frame.write.parquet(path)
-        stored = self.spark.read.schema(staged_schema(INPUTS[name].fields)).parquet(path)
+        path = self.store.at(*staged_by(name, self.run_id), "part=" + part)
+        partitions = partitions_of(INPUTS[name].fields)
+        frame.select("*", *[in_month() for _ in partitions]).write.partitionBy(*partitions).parquet(path)
+        stored = self.staging_reader(name).parquet(path)
         self.fit_parallelism(stored)
         return stored
 
+    def staging_reader(self, name: str) -> DataFrameReader:
+        """A reader of what runs have staged of an input."""
+        reader = self.spark.read.schema(staged_schema(INPUTS[name].fields))
+        return reader.option("basePath", self.store.at(*STAGED, name))
+
     def records(self, name: str, batches: Sequence[Batch]) -> DataFrame:
         """The records of batches that count."""
-        reader = self.spark.read.schema(staged_schema(INPUTS[name].fields))
+        reader = self.staging_reader(name)
         whole = [path for batch in batches if not batch.dropped for path in self.paths(name, batch)]
         frames = [reader.parquet(*whole)] if whole or not batches else []
         for batch in batches:
@@ -2888,7 +2928,7 @@ class Run:
 
     def paths(self, name: str, batch: Batch) -> List[str]:
         """Where a batch is."""
-        return [self.store.at(*STAGED, batch.run_id, name, part) for part in batch.parts]
+        return [self.store.at(*staged_by(name, batch.run_id), "part=" + part) for part in batch.parts]
 
     def uris(self, name: str, files: Iterable[str]) -> List[str]:
         """Files as staging calls them: local ones in the two ways of different Sparks."""
@@ -2990,13 +3030,26 @@ class Run:
         made = {
             "artists": artists(records),
             "songs": dimension if self.changed.get("songs") is None else self.moved_songs,
-            "users": users(events),
+            "users": users(self.events_of_users()),
             "time": time(chosen, plays),
             "songplays": songplays(chosen, records, plays),
         }
         for name, part in self.changed.items():
             if part is None or part.built:
                 yield name, made[name]
+
+    def events_of_users(self) -> DataFrame:
+        """The latest event of each user: where none has gone, of those of the last run and the new ones."""
+        if self.differs("log_data"):
+            events = self.good("log_data")
+            if self.past and not any(self.past.changes["log_data"].old):
+                new = [batch for batch in self.batches["log_data"] if batch.run_id == self.run_id][-1:]
+                found = self.records("log_data", new).where("reason is null")
+                earlier = self.spark.read.schema(LATEST).parquet(self.store.at(*staged_by("latest", self.past.latest)))
+                events = found.select(*earlier.columns).union(earlier)
+            latest_events(events).coalesce(1).write.parquet(self.store.at(*staged_by("latest", self.run_id)))
+            self.latest = self.run_id
+        return self.spark.read.schema(LATEST).parquet(self.store.at(*staged_by("latest", self.latest)))
 
     def table(self, name: str) -> DataFrame:
         """A table to check: as it is built, or as it stays. Of those by month what is built, and the rest only where

@@ -313,7 +313,12 @@ MUTATIONS = [
     # What has changed since
     Mutation("a changed file is seen", "if files.get(name) != about]", "if name not in files]", "daily change_of"),
     Mutation("a changed lake is seen", "if not all(same[name] for", "if not all(True for", "daily of_no_use"),
-    Mutation("changed staging is seen", 'if self.staged(batches) != last["staged"]:', "if False:", "daily of_no_use"),
+    Mutation(
+        "changed staging is seen",
+        'if self.staged(batches, last["latest"]) != last["staged"]:',
+        "if False:",
+        "daily of_no_use",
+    ),
     Mutation(
         "a lower limit is seen", 'self.report["max_bad_percent"] <= config.max_bad_percent', "True", "daily lower_limit"
     ),

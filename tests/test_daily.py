@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 import etl
 
 LONG_AGO = 1_000_000_000  # seconds
-FOLDERS = ("song_data", "log_data", *etl.KEPT, "_state/staged/first")
+FOLDERS = ("song_data", "log_data", *etl.KEPT, "_state/staged/log_data/run=first")
 REPORT = {"run_id": "first", "max_bad_percent": 5.0}
 
 
@@ -42,7 +42,7 @@ def ledger(spark: SparkSession, folder: Path, **changes: Any) -> etl.Ledger:
 
 
 def keep(found: etl.Ledger) -> None:
-    found.keep({name: [found.batch(name, "first", None)] for name in etl.INPUTS}, {}, REPORT)
+    found.keep({name: [found.batch(name, "first", None)] for name in etl.INPUTS}, "first", {}, REPORT)
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_a_file_that_came_and_went_while_others_were_read_does_not_count(spark: 
     CASES["a log comes"].change(kept)
     batches = {name: [found.batch(name, "first", None)] for name in etl.INPUTS}
     (kept / "log_data/b/3").unlink()
-    found.keep(batches, {}, REPORT)
+    found.keep(batches, "first", {}, REPORT)
     assert ledger(spark, kept).past().changes["log_data"] == etl.Changes([], [["b/3"]])
 
 
@@ -233,7 +233,7 @@ def test_months_limit_which_logs_are_read(spark: SparkSession, tmp_path: Path) -
     assert winter.names("log_data") == ["2018/12/a", "2019/1/a"]
     assert winter.names("song_data") is None
     batch = winter.batch("log_data", "first", winter.names("log_data"))
-    winter.keep({"song_data": [winter.batch("song_data", "first", None)], "log_data": [batch]}, {}, REPORT)
+    winter.keep({"song_data": [winter.batch("song_data", "first", None)], "log_data": [batch]}, "first", {}, REPORT)
 
     assert ledger(spark, tmp_path).past().changes["log_data"].new == [
         "2018/10/a",
@@ -405,7 +405,8 @@ def test_a_run_that_finds_nothing_new_says_so_and_one_that_cannot_go_on_builds_a
     fifth = site.run(full=True)
     assert fifth["said"].startswith("  stage song_data ")
     assert site.partitions().keys().isdisjoint(before)
-    assert [path.name for path in (site.folder / "lake/_state/staged").iterdir()] == [fifth["run_id"]]
+    staged = {path.name for kind in (site.folder / "lake/_state/staged").iterdir() for path in kind.iterdir()}
+    assert staged == {"run=" + fifth["run_id"]}
 
 
 @pytest.mark.once

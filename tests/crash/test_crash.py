@@ -112,10 +112,10 @@ def check_next_run(scene: Scene, lake: Path) -> str:
     assert rows_of(lake) == scene.new
     assert {path.name for path in lake.iterdir()} == {*etl.TABLES, "_lock", "_quarantine", "_runs", "_state"}
     assert not list(lake.rglob("_new")) + list(lake.rglob(".*"))
-    batches = json.loads((lake / "_state/ledger.json").read_text())["batches"].values()
-    assert {path.name for path in (lake / "_state/staged").iterdir()} == {
-        b["run_id"] for found in batches for b in found
-    }
+    ledger = json.loads((lake / "_state/ledger.json").read_text())
+    for kind, batches in {**ledger["batches"], "latest": [{"run_id": ledger["latest"]}]}.items():
+        runs = {path.name for path in (lake / "_state/staged" / kind).iterdir()}
+        assert runs == {"run=" + batch["run_id"] for batch in batches}
     return said
 
 
