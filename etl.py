@@ -1118,21 +1118,6 @@ def quick_staging(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
     )
 
 
-def staged_schema(fields: Sequence[Field]) -> T.StructType:
-    """The columns of staging as it is stored: events by month."""
-    types = {"integer": T.LongType(), "number": T.DoubleType()}
-    named = [T.StructField(f.name, types.get(f.kind, T.StringType())) for f in fields if f.name]
-    named += [T.StructField(name, T.StringType()) for name in (*OF_EVERY_RECORD, "run", "part")]
-    return T.StructType(named + [T.StructField(name, T.IntegerType()) for name in partitions_of(fields)])
-
-
-def partitions_of(fields: Sequence[Field]) -> List[str]:
-    """What a staged input is partitioned by. So a month's events are found without reading all; and there are hardly
-    more files than the input has, whose files are of one month each.
-    """
-    return [IN_MONTH] if fields is EVENT_FIELDS else []
-
-
 def in_month() -> Column:
     """The month of a good event, such as 201811; null for a bad one."""
     start = timestamp(F.col("ts"))
@@ -1393,13 +1378,25 @@ def refusals(fields: Sequence[Field]) -> List[Column]:
 
 
 class Input(NamedTuple):
-    """How an input is read and what its records hold."""
+    """How an input is read, what its records hold, and how they are partitioned in staging."""
 
     read: Callable[[SparkSession, str, Optional[Sequence[str]]], DataFrame]
     fields: Sequence[Field]
+    partitions: Sequence[str] = ()
+
+    def schema(self) -> T.StructType:
+        """The columns of its staging as it is stored."""
+        types = {"integer": T.LongType(), "number": T.DoubleType()}
+        named = [T.StructField(f.name, types.get(f.kind, T.StringType())) for f in self.fields if f.name]
+        named += [T.StructField(name, T.StringType()) for name in (*OF_EVERY_RECORD, "run", "part")]
+        return T.StructType(named + [T.StructField(name, T.IntegerType()) for name in self.partitions])
 
 
-INPUTS = {"song_data": Input(read_documents, SONG_FIELDS), "log_data": Input(read_lines, EVENT_FIELDS)}
+INPUTS = {
+    "song_data": Input(read_documents, SONG_FIELDS),
+    # A month's events are found without reading all; as log files are of one month each, there are hardly more files
+    "log_data": Input(read_lines, EVENT_FIELDS, (IN_MONTH,)),
+}
 
 # ------------------------------------------------------------------------------------ transform
 
@@ -1454,6 +1451,10 @@ def most_frequent(records: DataFrame, attribute: str, size: Column) -> DataFrame
     return best.select("artist_id", F.col("best")[attribute].alias(attribute))
 
 
+# What decides which of a user's events is the latest, in this order
+LATEST = ("ts", "item_in_session", "session_id", "level", "first_name", "last_name", "gender")
+
+
 def users(events: DataFrame) -> DataFrame:
     """The users dimension: one row per user id in any event, with the attributes of the latest one.
 
@@ -1463,9 +1464,8 @@ def users(events: DataFrame) -> DataFrame:
 
 
 def latest_events(events: DataFrame) -> DataFrame:
-    """Each user's latest event. In: staged events. Out: user_id and what decides which is the latest, in this order."""
-    row = F.struct("ts", "item_in_session", "session_id", "level", "first_name", "last_name", "gender")
-    latest = events.where("user_id is not null").groupBy("user_id").agg(F.max(row).alias("latest"))
+    """Each user's latest event. In: staged events. Out: user_id, LATEST."""
+    latest = events.where("user_id is not null").groupBy("user_id").agg(F.max(F.struct(*LATEST)).alias("latest"))
     return latest.select("user_id", "latest.*")
 
 
@@ -1820,6 +1820,10 @@ class Part(NamedTuple):
     built: List[str]  # with new files
     gone: List[str]  # with none
 
+    def all(self) -> Set[str]:
+        """Both."""
+        return {*self.built, *self.gone}
+
 
 Changed = Dict[str, Optional[Part]]  # the tables that a run publishes, None for a whole one
 
@@ -1963,7 +1967,7 @@ class LocalStore(Store):
     def prepare(self, part: Optional[Part], name: str, *new: str) -> None:
         """As for any store. The rest of a table of which a part is new joins that, so that all is replaced at once."""
         if part:
-            self.link(name, set(part.built + part.gone), new)
+            self.link(name, part.all(), new)
         super().prepare(None, name, *new)
 
     def link(self, name: str, but: Set[str], new: Sequence[str]) -> None:
@@ -2040,7 +2044,11 @@ class ObjectStore(Store):
 
     def replaced(self, part: Optional[Part], name: str) -> List[str]:
         """The objects of a table, or of those of its partitions that are replaced."""
-        return [path for path in self.objects(name) if not part or parent(path) in part.built + part.gone]
+        found = self.objects(name)
+        if not part:
+            return found
+        folders = part.all()
+        return [path for path in found if parent(path) in folders]
 
     def copy(self, source: Sequence[str], target: Sequence[str]) -> None:
         """Write an object over another."""
@@ -2323,10 +2331,6 @@ MOST_BATCHES = 30  # of an input, beyond which they are merged
 KEPT = (*TABLES, "_quarantine")  # the folders that a run makes
 LEDGER = ("_state", "ledger.json")
 STAGED = ("_state", "staged")
-LATEST = (
-    "user_id long, ts long, item_in_session long, session_id long, level string, first_name string,"
-    " last_name string, gender string"
-)  # what latest_events() gives, beside the batches
 COUNTED = ("plays", "matched", "times")  # of each month, by the ledger
 # Everything below a folder in one call; one for each file would take longer than the listing.
 LISTER = """
@@ -2369,13 +2373,14 @@ def list_stored_files(spark: SparkSession, path: str) -> Files:
 
 def list_local_files(path: str) -> Files:
     """The same of a folder of this machine."""
+    walk = os.walk(path, followlinks=True)
+    files = [os.path.join(folder, name) for folder, _, names in walk for name in names]
     found = {}
-    for folder, _, names in os.walk(path, followlinks=True) if os.path.isdir(path) else [(path, [], [""])]:
-        for name in names:
-            file = os.path.join(folder, name) if name else folder
-            with suppress(FileNotFoundError):  # it has gone meanwhile, or is a broken link
-                status = os.stat(file)
-                found[os.path.relpath(file, path) if name else ""] = (status.st_size, status.st_mtime_ns // 10**6)
+    for file in [path] if os.path.isfile(path) else files:
+        with suppress(FileNotFoundError):  # it has gone meanwhile, or is a broken link
+            status = os.stat(file)
+            name = "" if file == path else os.path.relpath(file, path)
+            found[name] = (status.st_size, status.st_mtime_ns // 10**6)
     return found
 
 
@@ -2416,15 +2421,11 @@ class Batch(NamedTuple):
         )
 
 
-def subtracted(counts: Iterable[Row], others: Iterable[Row]) -> List[Row]:
-    """A profile less another one, group by group."""
-
-    def group(row: Row) -> str:
-        return json.dumps({**row, "count": 0}, sort_keys=True)
-
-    less = {group(row): row["count"] for row in others}
-    left = [{**row, "count": row["count"] - less.get(group(row), 0)} for row in counts]
-    return [row for row in left if row["count"]]
+def subtracted(counts: Sequence[Row], others: Iterable[Row]) -> List[Row]:
+    """A profile less another one. Each may hold several rows of a group, the result holds one."""
+    names = sorted({name for row in counts for name in row} - {"count"})
+    left = sums([*counts, *({**row, "count": -row["count"]} for row in others)], *names)
+    return [{**dict(zip(names, group)), "count": count} for group, count in left.items() if count]
 
 
 class Changes(NamedTuple):
@@ -2502,13 +2503,8 @@ class Past(NamedTuple):
     months: Dict[str, Dict[str, int]]  # by month: COUNTED
     report: Dict[str, Any]
     lake: Dict[str, Files]  # the files of each folder that runs make
-    kept: bool  # whether the quarantine is as it was left, too
     changes: Dict[str, Changes]  # by input
-
-    def same(self, config: Config) -> bool:
-        """Whether this run would build the same."""
-        changed = any(found.some() for found in self.changes.values())
-        return not changed and self.kept and bool(self.report["max_bad_percent"] <= config.max_bad_percent)
+    same: bool  # whether this run would build the same
 
 
 class ForgottenError(Exception):
@@ -2572,7 +2568,9 @@ class Ledger:
         for name in INPUTS:
             if too_many(batches[name], found[name], len(self.files[name])):
                 raise ForgottenError("too many files of %s have changed" % name)
-        return Past(batches, last["latest"], last["months"], last["report"], lake, same["_quarantine"], found)
+        unchanged = same["_quarantine"] and not any(changed.some() for changed in found.values())
+        lenient = bool(last["report"]["max_bad_percent"] <= self.config.max_bad_percent)
+        return Past(batches, last["latest"], last["months"], last["report"], lake, found, unchanged and lenient)
 
     def months(self, name: str) -> Optional[Months]:
         """The months whose files of an input are read; None for all."""
@@ -2757,7 +2755,7 @@ class Run:
                 self.progress.say("  " + sentence)
             ledger = Ledger(self.store, self.config)
             past = self.recall(ledger)
-            if past and past.same(self.config):
+            if past and past.same:
                 self.repeat(past.report)
             else:
                 self.renew(ledger, past, lease)
@@ -2866,7 +2864,7 @@ class Run:
         batches = []
         for batch, old in zip(self.past.batches[name], self.past.changes[name].old) if self.past else ():
             if old:
-                counts = profile(self.records(name, [batch]).where(F.col("file").isin(*self.uris(name, old))))
+                counts = profile(self.records(name, [batch]).where(self.is_from(name, old)))
                 self.touch(name, counts)
                 batch = batch.without(old, counts)
             if batch.files or batch.doubtful:
@@ -2889,7 +2887,7 @@ class Run:
 
     def stage_files(self, name: str, names: Optional[Sequence[str]], ledger: Ledger) -> Batch:
         """Parse and validate the files of these names, or all."""
-        read, fields = INPUTS[name]
+        read, fields = INPUTS[name].read, INPUTS[name].fields
         ordinary = quick_staging(read(self.spark, getattr(self.config, name), names), fields)
         stored = self.write_staged(ordinary, name, "ordinary")
         parts, counts = ["ordinary"], profile(stored)
@@ -2904,7 +2902,7 @@ class Run:
     def write_staged(self, frame: DataFrame, name: str, part: str) -> DataFrame:
         """Write a part of a batch. Returns it as it is stored."""
         path = self.store.at(*staged_by(name, self.run_id), "part=" + part)
-        partitions = partitions_of(INPUTS[name].fields)
+        partitions = INPUTS[name].partitions
         frame.select("*", *[in_month() for _ in partitions]).write.partitionBy(*partitions).parquet(path)
         stored = self.staging_reader(name).parquet(path)
         self.fit_parallelism(stored)
@@ -2912,30 +2910,30 @@ class Run:
 
     def staging_reader(self, name: str) -> DataFrameReader:
         """A reader of what runs have staged of an input."""
-        reader = self.spark.read.schema(staged_schema(INPUTS[name].fields))
-        return reader.option("basePath", self.store.at(*STAGED, name))
+        return self.spark.read.schema(INPUTS[name].schema()).option("basePath", self.store.at(*STAGED, name))
 
     def records(self, name: str, batches: Sequence[Batch]) -> DataFrame:
         """The records of batches that count."""
         reader = self.staging_reader(name)
         whole = [path for batch in batches if not batch.dropped for path in self.paths(name, batch)]
         frames = [reader.parquet(*whole)] if whole or not batches else []
-        for batch in batches:
-            if batch.dropped:
-                dropped = F.col("file").isin(*self.uris(name, batch.dropped))
-                frames.append(reader.parquet(*self.paths(name, batch)).where(~dropped))
+        frames += [
+            reader.parquet(*self.paths(name, batch)).where(~self.is_from(name, batch.dropped))
+            for batch in batches
+            if batch.dropped
+        ]
         return union_all(frames).where(F.col("reason").isNull() | (F.col("reason") != UNREAD))
 
     def paths(self, name: str, batch: Batch) -> List[str]:
         """Where a batch is."""
         return [self.store.at(*staged_by(name, batch.run_id), "part=" + part) for part in batch.parts]
 
-    def uris(self, name: str, files: Iterable[str]) -> List[str]:
-        """Files as staging calls them: local ones in the two ways of different Sparks."""
+    def is_from(self, name: str, files: Iterable[str]) -> Column:
+        """The condition that a staged record is from one of some files, local ones as either Spark calls them."""
         path = self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path  # type: ignore[union-attr]
         root = getattr(self.config, name)
         uris = [str(path(folder_uri(joined(root, file))).toUri().toString()) for file in files]
-        return uris + [re.sub("^file:/+", "file:///", uri) for uri in uris]
+        return F.col("file").isin(uris + [re.sub("^file:/+", "file:///", uri) for uri in uris])
 
     def fit_parallelism(self, stored: DataFrame) -> None:
         """As many shuffle partitions as the staged bytes want, unless the user has chosen."""
@@ -3008,6 +3006,11 @@ class Run:
         found = plays_by_month(self.counts("log_data"))
         return {month: count for month, count in found.items() if not self.past or month in self.touched}
 
+    def events_to_build(self) -> DataFrame:
+        """The valid events of these months."""
+        events = self.good("log_data")
+        return events.where(in_months(self.plays())) if self.past else events
+
     def tables_to_build(self) -> Changed:
         """The tables that differ from those of the last run, in order."""
         if not self.past:
@@ -3025,14 +3028,13 @@ class Run:
 
     def frames(self, dimension: DataFrame) -> Iterator[Tuple[str, DataFrame]]:
         """The rows to write of each table that changes."""
-        records, events, plays = self.good("song_data"), self.good("log_data"), self.plays()
-        chosen = events.where(in_months(plays)) if self.past and plays else events
+        records, events, plays = self.good("song_data"), self.events_to_build(), self.plays()
         made = {
             "artists": artists(records),
             "songs": dimension if self.changed.get("songs") is None else self.moved_songs,
             "users": users(self.events_of_users()),
-            "time": time(chosen, plays),
-            "songplays": songplays(chosen, records, plays),
+            "time": time(events, plays),
+            "songplays": songplays(events, records, plays),
         }
         for name, part in self.changed.items():
             if part is None or part.built:
@@ -3045,11 +3047,17 @@ class Run:
             if self.past and not any(self.past.changes["log_data"].old):
                 new = [batch for batch in self.batches["log_data"] if batch.run_id == self.run_id][-1:]
                 found = self.records("log_data", new).where("reason is null")
-                earlier = self.spark.read.schema(LATEST).parquet(self.store.at(*staged_by("latest", self.past.latest)))
+                earlier = self.read_latest(self.past.latest)
                 events = found.select(*earlier.columns).union(earlier)
             latest_events(events).coalesce(1).write.parquet(self.store.at(*staged_by("latest", self.run_id)))
             self.latest = self.run_id
-        return self.spark.read.schema(LATEST).parquet(self.store.at(*staged_by("latest", self.latest)))
+        return self.read_latest(self.latest)
+
+    def read_latest(self, run_id: str) -> DataFrame:
+        """Each user's latest event, as a run has stored them."""
+        fields = INPUTS["log_data"].schema()
+        schema = T.StructType([fields[name] for name in ("user_id", *LATEST)])
+        return self.spark.read.schema(schema).parquet(self.store.at(*staged_by("latest", run_id)))
 
     def table(self, name: str) -> DataFrame:
         """A table to check: as it is built, or as it stays. Of those by month what is built, and the rest only where
@@ -3071,12 +3079,15 @@ class Run:
         files, size = 0, 0
         part = self.changed.get(name)
         if self.past and (part or name not in self.changed):
-            replaced = set(part.built + part.gone) if part else set()
+            replaced = part.all() if part else set()
             kept = [about for path, about in self.past.lake[name].items() if parent(path) not in replaced]
             files, size = len(kept), sum(bytes_of for bytes_of, _ in kept)
         if name in self.changed and (part is None or part.built):
-            built = self.store.files_and_bytes("_staging", self.run_id, "tables", name)
-            files, size = files + built[0], size + built[1]
+            listed = part is None and name != "songs"  # by Spark, to read it
+            found = (
+                files_and_bytes(self.tables[name]) if listed else self.store.files_and_bytes(*built(self.run_id, name))
+            )
+            files, size = files + found[0], size + found[1]
         return files, size
 
     # -------------------------------------------------------------------------------- check
@@ -3135,14 +3146,11 @@ class Run:
 
     def plays_twice(self) -> int:
         """The copies of plays: counted where months are built; in others what the last run has left them with."""
-        events, plays = self.good("log_data").where(PLAY), plays_by_month(self.counts("log_data"))
-        if self.past:
-            kept = [month for month in plays if month not in self.touched]
-            earlier = sum(plays[month] - self.months[month_name(month)]["plays"] for month in kept)
-            if not self.plays():
-                return earlier
-            return earlier + duplicates(events.where(in_months(self.plays())), PLAY_KEY).collect()[0]["duplicates"]
-        return duplicates(events, PLAY_KEY).collect()[0]["duplicates"]
+        built, plays = self.plays(), plays_by_month(self.counts("log_data"))
+        kept = sum(plays[month] - self.months[month_name(month)]["plays"] for month in plays if month not in built)
+        if not built:
+            return kept
+        return kept + duplicates(self.events_to_build().where(PLAY), PLAY_KEY).collect()[0]["duplicates"]
 
     def table_report(self, name: str, rows: int) -> Dict[str, Any]:
         """Rows, files, bytes and seconds of a table."""

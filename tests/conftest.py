@@ -86,6 +86,9 @@ def said_until(output: Optional[IO[str]], text: str) -> str:
 
 # ------------------------------------------------------------------------------------ input files
 
+# 2018-10-31, 2018-11-11 and 2018-12-12, 00:00 UTC, in milliseconds
+OCTOBER, NOVEMBER, DECEMBER = 1540944000000, 1541894400000, 1544572800000
+
 DELETE: Any = object()  # song_record(title=DELETE) has no title at all
 Record = Dict[str, Any]
 Content = Union[bytes, str, Sequence[Mapping[str, Any]]]

@@ -142,20 +142,20 @@ MUTATIONS = [
     ),
     Mutation(
         "the latest event counts",
-        'F.struct("ts", "item_in_session"',
-        'F.struct("item_in_session", "ts"',
+        'LATEST = ("ts", "item_in_session"',
+        'LATEST = ("item_in_session", "ts"',
         "transform latest",
     ),
     Mutation(
         "then the last of the session",
-        'F.struct("ts", "item_in_session", "session_id", "level"',
-        'F.struct("ts", "session_id", "level"',
+        'LATEST = ("ts", "item_in_session", "session_id", "level"',
+        'LATEST = ("ts", "session_id", "level", "item_in_session"',
         "transform last_of_the_session",
     ),
     Mutation(
         "users have a total order",
-        'F.max(row).alias("latest")',
-        'F.first(row).alias("latest")',
+        'F.max(F.struct(*LATEST)).alias("latest")',
+        'F.first(F.struct(*LATEST)).alias("latest")',
         "transform order_of_events",
     ),
     # Songs and artists
@@ -261,7 +261,7 @@ MUTATIONS = [
     ),
     Mutation(
         "partitions that stay are in the new folder",
-        "self.link(name, set(part.built + part.gone), new)",
+        "self.link(name, part.all(), new)",
         "pass",
         "check_publish is_finished_by_the_next",
     ),
@@ -273,8 +273,8 @@ MUTATIONS = [
     ),
     Mutation(
         "objects of partitions that stay do too",
-        " if not part or parent(path) in part.built + part.gone",
-        "",
+        " if parent(path) in folders]",
+        "]",
         "check_publish is_finished_by_the_next",
     ),
     # One run at a time
@@ -320,7 +320,10 @@ MUTATIONS = [
         "daily of_no_use",
     ),
     Mutation(
-        "a lower limit is seen", 'self.report["max_bad_percent"] <= config.max_bad_percent', "True", "daily lower_limit"
+        "a lower limit is seen",
+        'last["report"]["max_bad_percent"] <= self.config.max_bad_percent',
+        "True",
+        "daily lower_limit",
     ),
     Mutation("young files may change again", "modified < now * 1000 - SETTLED_MS", "True", "daily just_before"),
     Mutation("files may change while they are read", " and after.get(path) == about", "", "daily while_it_is_read"),
@@ -341,8 +344,14 @@ MUTATIONS = [
     ),
     # What a change touches
     Mutation(
+        "what a file has brought is taken off once",
+        "left = sums([*counts, *",
+        "left = sums([*counts, *others, *",
+        "daily taken_from_the_profile",
+    ),
+    Mutation(
         "records of changed files do not count",
-        "reader.parquet(*self.paths(name, batch)).where(~dropped)",
+        "reader.parquet(*self.paths(name, batch)).where(~self.is_from(name, batch.dropped))",
         "reader.parquet(*self.paths(name, batch))",
         "daily partitions_that_change",
     ),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import pytest
-from conftest import event_record, rows, song_record, write_files
+from conftest import NOVEMBER, OCTOBER, event_record, rows, song_record, write_files
 from pyspark.sql import DataFrame, SparkSession
 
 import etl
@@ -668,7 +668,6 @@ def test_of_runs_that_begin_at_once_one_goes_on(spark: SparkSession, tmp_path: P
 
 
 INPUTS = {"song-data": "songs", "log-data": "logs", "output": "lake"}
-OCTOBER, NOVEMBER = 1540944000000, 1541894400000  # 2018-10-31 and 2018-11-11, 00:00 UTC
 
 
 def small_input(folder: Path) -> Path:

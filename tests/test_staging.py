@@ -40,7 +40,7 @@ def stage(spark: SparkSession, path: Path, name: str = "log_data") -> List[Recor
 
 
 def stage_with_files(spark: SparkSession, path: Path, name: str = "log_data") -> List[Record]:
-    read, fields = etl.INPUTS[name]
+    read, fields = etl.INPUTS[name].read, etl.INPUTS[name].fields
     quick = etl.quick_staging(read(spark, str(path), None), fields)
     unread = quick.where(F.col("reason") == etl.UNREAD).select("raw", "file")
     others = etl.staging(unread, fields).collect()
@@ -679,7 +679,7 @@ def test_files_are_read_by_their_names_and_each_record_tells_its_own(spark: Spar
         spark, etl.Config("LOCAL", "/", str(folder), str(tmp_path / "lake"), 5.0), etl.Progress(io.StringIO())
     )
     for number, name in enumerate(names):
-        found = staged.where(F.col("file").isin(*run.uris("log_data", [name]))).select("session_id").collect()
+        found = staged.where(run.is_from("log_data", [name])).select("session_id").collect()
         assert [row["session_id"] for row in found] == [number], name
     assert staged.count() == len(names)
 
