@@ -2582,13 +2582,12 @@ class Ledger:
         return sorted(path for path in self.files[name] if is_of(months, path)) if months else None
 
     def batch(self, name: str, run_id: str, names: Optional[Sequence[str]]) -> Batch:
-        """A batch of the files of these names, or of all, which have just been staged. Those that may have changed
-        meanwhile are doubtful.
+        """A batch of the files of these names, or of all, which have just been staged. Each counts as it was listed
+        before it was read, so that one that has changed since is read again; those that came meanwhile are doubtful.
         """
-        after = self.list_input(name)
-        staged = set(self.files[name]) | set(after) if names is None else set(names)
+        staged = {*self.files[name], *self.list_input(name)} if names is None else set(names)
         before = settled(self.files[name], self.listed)
-        sure = {path: about for path, about in before.items() if path in staged and after.get(path) == about}
+        sure = {path: about for path, about in before.items() if path in staged}
         return Batch(run_id, ["ordinary"], sure, sorted(staged - set(sure)))
 
     def keep(self, batches: Mapping[str, Sequence[Batch]], latest: str, months: Any, report: Any) -> None:

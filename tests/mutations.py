@@ -326,7 +326,12 @@ MUTATIONS = [
         "daily lower_limit",
     ),
     Mutation("young files may change again", "modified < now * 1000 - SETTLED_MS", "True", "daily just_before"),
-    Mutation("files may change while they are read", " and after.get(path) == about", "", "daily while_it_is_read"),
+    Mutation(
+        "files may come while others are read",
+        ", *self.list_input(name)} if names",
+        "} if names",
+        "daily while_it_is_read",
+    ),
     Mutation("what came and went is dropped", "{*gone, *batch.doubtful}", "gone", "daily came_and_went"),
     Mutation("months limit what is new", "if is_taken(name) and", "if", "daily months_limit"),
     Mutation(
@@ -372,8 +377,8 @@ MUTATIONS = [
     ),
     Mutation(
         "a file of odd name is dropped, too",
-        're.sub("^file:/+", "file:///", uri) for uri in uris',
-        "uri for uri in uris",
+        "joined(root, file))).toUri().toString())",
+        "joined(root, file))))",
         "staging tells_its_own",
     ),
     Mutation("large partitions are split", "if rows > ROWS_PER_FILE:", "if rows > 10**12:", "check_publish many_rows"),
