@@ -75,6 +75,7 @@ class Server:
             self.tls_endpoint = "https://localhost:%d" % self.servers[1].port
         for server in self.servers:
             Thread(target=server.serve_forever, daemon=True).start()
+        self.reset()  # moto keeps one state a process: what another test's server had made
 
     def close(self) -> None:
         for server in self.servers:
