@@ -22,6 +22,9 @@ spark4 = $(call spark,$(SPARK4),$(java4))
 # Each test file in one of two processes, each with its Spark: a test keeps little more than one core busy
 workers := -n 2 --dist loadfile
 
+# Once, as two processes that download the same jars at the same time spoil each other's: Ivy's cache has no lock
+fetch_s3_client = "import etl; etl.start_session(etl.Config('S3', 's3://-/', 's3://-/', 's3://-/', 0.0)).stop()"
+
 # An environment is made anew when its requirements change or its Python has gone
 usable = $(if $(shell $(1)/bin/python -c '' 2>&1 || echo no),FORCE)
 
@@ -40,19 +43,19 @@ query: $(VENV)/.query ## run the SQL in Q="..." on the lake (LAKE=path to anothe
 	@[ -d "$(LAKE)/songplays" ] || { echo "There is no lake in $(LAKE): make run builds one in lake" >&2; exit 1; }
 	@$(VENV)/bin/python -c "$$QUERY"
 
-test: $(VENV)/.test ## run the tests (ARGS="..." adds options of pytest)
+test: $(VENV)/.s3 ## run the tests (ARGS="..." adds options of pytest)
 	@$(spark35) -m pytest $(workers) $(TESTS) $(ARGS)
 
-test-cloud: $(VENV)/.test ## run the tests with S3, EMR and clusters, all on this machine
+test-cloud: $(VENV)/.s3 ## run the tests with S3, EMR and clusters, all on this machine
 	@[ ! -f "$(EMR_SETUP)" ] || { $(emr_runtime) true; }; $(spark35) -m pytest $(workers) -rs tests/cloud $(ARGS)
 
-test-crash: $(VENV)/.test ## kill runs at KILLS random moments and at each step, fill the disk (half an hour)
+test-crash: $(VENV)/.s3 ## kill runs at KILLS random moments and at each step, fill the disk (half an hour)
 	@$(spark35) -m pytest -rs tests/crash $(ARGS)
 
 test-emr: $(EMR)/.test ## run the tests on the Python, Spark and Java of EMR 5.30.0
 	@$(emr_runtime) $(call spark,$(EMR),echo "$$EMR_JAVA_HOME") -m pytest $(workers) $(TESTS) $(ARGS)
 
-test-spark4: $(SPARK4)/.test ## run the tests on the newest Spark
+test-spark4: $(SPARK4)/.s3 ## run the tests on the newest Spark
 	@$(spark4) -m pytest $(workers) $(TESTS) $(ARGS)
 
 compare: $(VENV)/.test ## compare the lakes that the tests built on each Spark (EXPECT=3: on so many)
@@ -93,6 +96,10 @@ $(VENV)/.test: tests/requirements.txt $(VENV)/.run
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
 	@touch $@
 
+$(VENV)/.s3: $(VENV)/.test
+	@$(spark35) -c $(fetch_s3_client)
+	@touch $@
+
 $(VENV)/.bench: benchmarks/requirements.txt $(VENV)/.test
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
 	@touch $@
@@ -103,6 +110,10 @@ $(VENV)/.query: tests/requirements.txt $(VENV)/.run
 
 $(SPARK4)/.test: tests/requirements-spark4.txt tests/requirements.txt $(call usable,$(SPARK4))
 	@.ci/venv.sh $(SPARK4) 3.11 tests/requirements-spark4.txt
+	@touch $@
+
+$(SPARK4)/.s3: $(SPARK4)/.test
+	@$(spark4) -c $(fetch_s3_client)
 	@touch $@
 
 # Beside EMR's own packages, which stay as they are
