@@ -1659,13 +1659,15 @@ def in_months(months: Iterable[Month]) -> Column:
 # ------------------------------------------------------------------------------------ check
 
 
-def violations(tables: Mapping[str, DataFrame]) -> DataFrame:
-    """Every rule of TABLES that a row or a key breaks.
+def violations(tables: Mapping[str, DataFrame], changed: Iterable[str] = TABLES) -> DataFrame:
+    """Every rule of TABLES that a row or a key breaks, of the rules that concern a table which has changed.
 
     In: the five tables by name. Out: rule, failures (bigint), examples (array of up to two keys);
     no row where all is well. One Spark job, whatever the number of rules.
     """
-    found = [broken_rows(name, tables) for name in TABLES] + [broken_keys(name, tables) for name in TABLES]
+    these = set(changed)
+    found = [broken_rows(name, tables) for name in TABLES if name in these]
+    found += [broken_keys(name, tables, these) for name in TABLES if name in these or references_to(name, these)]
     examples = F.array(F.min("example"), F.max("example"))
     return union_all(found).groupBy("rule").agg(F.count(F.lit(1)).alias("failures"), examples.alias("examples"))
 
@@ -1686,17 +1688,25 @@ def broken_rows(name: str, tables: Mapping[str, DataFrame]) -> DataFrame:
     return found.where("rule is not null")
 
 
-def broken_keys(name: str, tables: Mapping[str, DataFrame]) -> DataFrame:
-    """The keys of a table that several of its rows share, and the non-null references to keys that it does not hold;
-    all in one pass. Out: rule, example.
+def references_to(name: str, changed: Set[str]) -> List[Tuple[str, str]]:
+    """The references to a table, as (table, column), where one of the two tables has changed.
+
+    >>> references_to("artists", {"users", "songplays"})
+    [('songplays', 'artist_id')]
+    """
+    references = [(source, column, to) for source, table in TABLES.items() for column, to, _ in table.references]
+    return [(source, column) for source, column, to in references if to == name and changed & {source, to}]
+
+
+def broken_keys(name: str, tables: Mapping[str, DataFrame], changed: Set[str]) -> DataFrame:
+    """The keys of a table that several of its rows share, and the non-null references to keys that it does not hold,
+    where one of the two tables has changed; all in one pass. Out: rule, example.
     """
     key = TABLES[name].key
     rules = {"%s: %s is unique" % (name, key): tables[name].select(F.col(key).alias("key"))}
-    for source, table in TABLES.items():
-        for column, other, _ in table.references:
-            if other == name:
-                values = tables[source].select(F.col(column).alias("key")).where("key is not null")
-                rules["%s: %s is in %s" % (source, column, name)] = values
+    for source, column in references_to(name, changed):
+        values = tables[source].select(F.col(column).alias("key")).where("key is not null")
+        rules["%s: %s is in %s" % (source, column, name)] = values
     unique, *dangling = rules
     counted = union_all([values.withColumn("rule", F.lit(rule)) for rule, values in rules.items()]).groupBy("key")
     uses = counted.agg(*[F.count(F.when(F.col("rule") == rule, 1)).alias("n%d" % i) for i, rule in enumerate(rules)])
@@ -2436,7 +2446,11 @@ class Changes(NamedTuple):
 
     def some(self) -> bool:
         """Whether there are any."""
-        return bool(self.new or any(self.old))
+        return bool(self.new) or self.gone()
+
+    def gone(self) -> bool:
+        """Whether records that were there may be no more."""
+        return any(self.old)
 
 
 def changes(batches: Sequence[Batch], files: Files, months: Optional[Months] = None) -> Changes:
@@ -2504,6 +2518,7 @@ class Past(NamedTuple):
     report: Dict[str, Any]
     lake: Dict[str, Files]  # the files of each folder that runs make
     changes: Dict[str, Changes]  # by input
+    quarantined: bool  # whether the quarantine is as it was left
     same: bool  # whether this run would build the same
 
 
@@ -2568,9 +2583,11 @@ class Ledger:
         for name in INPUTS:
             if too_many(batches[name], found[name], len(self.files[name])):
                 raise ForgottenError("too many files of %s have changed" % name)
-        unchanged = same["_quarantine"] and not any(changed.some() for changed in found.values())
+        quarantined = same["_quarantine"]
+        unchanged = quarantined and not any(changed.some() for changed in found.values())
         lenient = bool(last["report"]["max_bad_percent"] <= self.config.max_bad_percent)
-        return Past(batches, last["latest"], last["months"], last["report"], lake, found, unchanged and lenient)
+        left = last["latest"], last["months"], last["report"], lake
+        return Past(batches, *left, found, quarantined, unchanged and lenient)
 
     def months(self, name: str) -> Optional[Months]:
         """The months whose files of an input are read; None for all."""
@@ -2944,14 +2961,22 @@ class Run:
     def keep_quarantine(self) -> None:
         """Replace the quarantine by the bad records, also when the run fails later."""
         with self.progress.step("quarantine") as step:
-            bad = [quarantine(staged, name) for name, staged in self.inputs.items()]
-            bad[0].union(bad[1]).coalesce(1).write.parquet(self.staged("quarantine"))
-            staged = "_staging", self.run_id, "quarantine"
-            self.store.prepare(None, "_quarantine", *staged)
-            self.store.replace(None, "_quarantine", *staged)
-            self.store.tidy(None, "_quarantine", *staged)
+            if self.bad_differ():
+                bad = [quarantine(staged, name) for name, staged in self.inputs.items()]
+                bad[0].union(bad[1]).coalesce(1).write.parquet(self.staged("quarantine"))
+                staged = "_staging", self.run_id, "quarantine"
+                self.store.prepare(None, "_quarantine", *staged)
+                self.store.replace(None, "_quarantine", *staged)
+                self.store.tidy(None, "_quarantine", *staged)
             self.report["reasons"] = reasons([row for name in INPUTS for row in self.counts(name)])
             step["note"] = "%s records" % group_digits(sum(self.report["reasons"].values()))
+
+    def bad_differ(self) -> bool:
+        """Whether bad records may have come or gone since the quarantine was written."""
+        if not self.past or not self.past.quarantined or any(found.gone() for found in self.past.changes.values()):
+            return True
+        new = [batch for name in INPUTS for batch in self.batches[name] if batch.run_id == self.run_id]
+        return any(reasons(batch.counts) for batch in new)
 
     # -------------------------------------------------------------------------------- build
 
@@ -3043,7 +3068,7 @@ class Run:
         """The latest event of each user: where none has gone, of those of the last run and the new ones."""
         if self.differs("log_data"):
             events = self.good("log_data")
-            if self.past and not any(self.past.changes["log_data"].old):
+            if self.past and not self.past.changes["log_data"].gone():
                 new = [batch for batch in self.batches["log_data"] if batch.run_id == self.run_id][-1:]
                 found = self.records("log_data", new).where("reason is null")
                 earlier = self.read_latest(self.past.latest)
@@ -3068,7 +3093,7 @@ class Run:
         frames = []
         if not self.past or self.plays():
             frames.append(reader.parquet(self.staged("tables", name)))
-        if self.past and any(old for found in self.past.changes.values() for old in found.old):
+        if self.past and any(found.gone() for found in self.past.changes.values()):
             touched = (F.col("year") * 12 + F.col("month")).isin([year * 12 + month for year, month in self.touched])
             frames.append(reader.parquet(self.store.at(name)).where(~touched))
         return union_all(frames) if frames else self.spark.createDataFrame([], TABLES[name].columns)
@@ -3094,15 +3119,22 @@ class Run:
     def check(self) -> None:
         """Check what is about to be published; raises DataError naming rule, count and examples."""
         with self.progress.step("check") as step:
-            broken = violations(self.tables).orderBy("rule").collect()
-            accounts = self.count(totals(self.tables).collect())
+            broken = violations(self.tables, self.changed).orderBy("rule").collect() if self.changed else []
+            accounts = self.count(self.totals())
             self.tables["songs"].unpersist()
-            step["note"] = "%d rules" % number_of_rules()
+            step["note"] = "%d rules" % number_of_rules(self.changed)
         if broken:
             raise DataError("; ".join(violation_text(row) for row in broken))
         for name, account in accounts.items():
             if account.difference():
                 raise DataError("%s: %d records are not accounted for: %s" % (name, account.difference(), account))
+
+    def totals(self) -> List[Any]:
+        """The rows of each table: counted where it changes, else as the last run has left them."""
+        changed = {name: table for name, table in self.tables.items() if name in self.changed}
+        kept = self.past.report["tables"].items() if self.past else ()
+        counted = [{"name": name, "rows": last["rows"], "month": None} for name, last in kept if name not in changed]
+        return counted + (totals(changed).collect() if changed else [])
 
     def count(self, counted: Sequence[Any]) -> Dict[str, Account]:
         """Put tables, account and match rate into the report. Returns the accounts by input."""
@@ -3198,9 +3230,11 @@ def account_of(counts: Sequence[Any], rows: int, duplicated: int, other: int) ->
     return Account(records, rows, duplicated, other, sum(reasons(counts).values()))
 
 
-def number_of_rules() -> int:
-    """How many rules TABLES holds, for the progress line."""
-    return sum(2 + len(t.required) + len(t.accepted) + len(t.references) for t in TABLES.values())
+def number_of_rules(changed: Iterable[str] = TABLES) -> int:
+    """How many rules of TABLES concern a table which has changed, for the progress line."""
+    these = set(changed)
+    own = sum(2 + len(t.required) + len(t.accepted) for name, t in TABLES.items() if name in these)
+    return own + sum(len(references_to(name, these)) for name in TABLES)
 
 
 def violation_text(row: Any) -> str:

@@ -360,6 +360,19 @@ MUTATIONS = [
         "reader.parquet(*self.paths(name, batch))",
         "daily partitions_that_change",
     ),
+    Mutation("a quarantine that stays is left", "if self.bad_differ():", "if True:", "daily partitions_that_change"),
+    Mutation(
+        "new bad records come beside the old ones",
+        "return any(reasons(batch.counts) for batch in new)",
+        "return False",
+        "daily backfill",
+    ),
+    Mutation(
+        "references to a table that changes are checked",
+        "if to == name and changed & {source, to}]",
+        "if to == name and source in changed]",
+        "check_publish tables_that_change",
+    ),
     Mutation(
         "months that lose plays are built",
         "self.touch(name, counts)\n                batch",

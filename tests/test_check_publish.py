@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -147,6 +148,12 @@ def test_a_broken_rule_is_named_counted_and_shown(case: Case, found: Dict[str, A
 def test_each_broken_rule_breaks_no_other(found: Dict[str, Any]) -> None:
     assert set(found) == {case.rule for case in cases()}
     assert len(found) == etl.number_of_rules()
+
+
+def test_only_rules_of_tables_that_change_are_checked(plain_plans: SparkSession, found: Dict[str, Any]) -> None:
+    broken = rows(etl.violations(frames(plain_plans, list(cases())), ["users"]))
+    assert {row["rule"] for row in broken} == {rule for rule in found if re.search(r"^users:|is in users$", rule)}
+    assert len(broken) == etl.number_of_rules(["users"])
 
 
 def test_good_tables_break_no_rule(plain_plans: SparkSession) -> None:
