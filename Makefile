@@ -52,6 +52,13 @@ test-cloud: $(VENV)/.s3 ## run the tests with S3, EMR and clusters, all on this 
 test-crash: $(VENV)/.s3 ## kill runs at KILLS random moments and at each step, fill the disk (half an hour)
 	@$(spark35) -m pytest -rs tests/crash $(ARGS)
 
+test-fuzz: KEEP_LAKES = build/fuzz
+test-fuzz: $(VENV)/.s3 $(EMR)/.test ## damage INPUTS files at random: Spark 3.5 and EMR 5.30.0 must make the same of them
+	@rm -rf "$(KEEP_LAKES)"
+	@$(spark35) -m pytest tests/fuzz $(ARGS)
+	@$(emr_runtime) $(call spark,$(EMR),echo "$$EMR_JAVA_HOME") -m pytest tests/fuzz $(ARGS)
+	@$(VENV)/bin/python tests/compare_lakes.py "$(KEEP_LAKES)"
+
 test-emr: $(EMR)/.test ## run the tests on the Python, Spark and Java of EMR 5.30.0
 	@$(emr_runtime) $(call spark,$(EMR),echo "$$EMR_JAVA_HOME") -m pytest $(workers) $(TESTS) $(ARGS)
 
@@ -123,7 +130,7 @@ $(EMR)/.test: tests/requirements-py37.txt $(call usable,$(EMR))
 	@$(EMR)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements-py37.txt
 	@touch $@
 
-$(EMR)/.test test-emr test-cloud bench-conf: SHELL := bash
+$(EMR)/.test test-emr test-fuzz test-cloud bench-conf: SHELL := bash
 
 # The script that installs EMR's runtime leaves EMR_PYTHON and EMR_JAVA_HOME in the environment
 emr_runtime = if [ -z "$$EMR_PYTHON" ]; then [ -f "$(EMR_SETUP)" ] || { echo "No EMR runtime: EMR_SETUP=$(EMR_SETUP) is not there" >&2; exit 1; }; . "$(EMR_SETUP)"; fi &&
