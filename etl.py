@@ -1210,11 +1210,12 @@ def is_ordinary(field: Field) -> Column:
 
 def parse(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
     """Parse records with every value as text. Out: raw, file; parsed (null where no parser must see the record, else
-    its text); json (a struct of every key as text).
+    its text); json (a struct of every key as text, and of NOT_TYPED, null where all could be read).
     """
     safe = F.when(flaw_before_parsing().isNull(), F.col("raw"))
     records = records.select("raw", "file", fence(safe).alias("parsed"))
-    return records.select("*", fence(F.from_json("parsed", text_schema(fields), JSON_OPTIONS)).alias("json"))
+    options = dict(JSON_OPTIONS, columnNameOfCorruptRecord=NOT_TYPED)
+    return records.select("*", fence(F.from_json("parsed", text_schema(fields), options)).alias("json"))
 
 
 def flaw(fields: Sequence[Field]) -> Column:
@@ -1234,8 +1235,8 @@ def any_of(conditions: Iterable[Column]) -> Column:
 
 
 def text_schema(fields: Sequence[Field]) -> T.StructType:
-    """Every key as text."""
-    return T.StructType([T.StructField(f.key, T.StringType()) for f in fields])
+    """Every key as text, and a mark where a value is broken."""
+    return T.StructType([T.StructField(key, T.StringType()) for key in (*[f.key for f in fields], NOT_TYPED)])
 
 
 def flaw_before_parsing() -> Column:
@@ -1262,12 +1263,12 @@ def replaced(text: Column) -> Column:
 
 
 def well_formed(fields: Sequence[Field]) -> Column:
-    """Whether `raw` is one whole object: from_json alone says nothing of broken JSON, and ignores
-    whatever follows the first object.
+    """Whether `raw` is one whole object: from_json alone says nothing of broken JSON, and ignores whatever follows the
+    first object. Since Spark 3.4 it goes on after a broken value, amid a string, and finds a sound end.
     """
     raw = F.col("raw")
     flat = F.instr(raw, "}") == F.length(F.rtrim(raw))  # nothing can follow the first closing brace
-    some = F.coalesce(*[F.col("json")[f.key] for f in fields]).isNotNull()
+    some = F.col("json")[NOT_TYPED].isNull() & F.coalesce(*[F.col("json")[f.key] for f in fields]).isNotNull()
     # Rarely needed: followed by a witness in an array, a broken or second object hides the witness.
     wrapped = F.concat(F.lit("["), raw, F.lit(',{"witness":'), F.length(raw), F.lit("}]"))
     witness = F.from_json(wrapped, T.ArrayType(T.StructType([T.StructField("witness", T.StringType())])), JSON_OPTIONS)

@@ -171,6 +171,12 @@ MUTATIONS = [
     ),
     Mutation("both coordinates or none", " and artist_longitude is not null", "", "transform coordinates_come"),
     # Staging
+    Mutation(
+        "a broken value makes its record bad",
+        'F.col("json")[NOT_TYPED].isNull() & F.coalesce',
+        "F.coalesce",
+        "staging bad_lines",
+    ),
     Mutation("broken JSON is bad", "F.when(~well_formed(fields), ", "F.when(F.lit(False), ", "staging bad_lines"),
     Mutation("invalid UTF-8 is bad", "F.when(~is_utf8(raw), ", "F.when(F.lit(False), ", "staging bad_lines"),
     Mutation("the quick way: whole objects only", 'raw.startswith("{") & one &', "", "staging bad_lines"),

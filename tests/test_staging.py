@@ -175,6 +175,9 @@ BAD_LINES: List[Tuple[Line, str]] = [
     (GOOD.replace("NextSong", "Next\\Song"), BROKEN),
     (GOOD.replace("NextSong", "Next\\x53ong"), BROKEN),
     (GOOD.replace("NextSong", "Next\\u00G3ong"), BROKEN),
+    # A quote that is no more, after which a parser that goes on in the middle of the string finds a key and its value
+    *[(GOOD[:-1] + ', "userId": "5%s, "new": "key"}' % junk, BROKEN) for junk in ("\x02", "\t", "\\x41")],
+    (GOOD.replace('"NextSong"', '"NextSong\x02'), BROKEN),
     (GOOD.replace('"NextSong"', '"NextSong" /* comment */'), BROKEN),
     # more than one object: none of them is read
     (GOOD + " x", BROKEN),
