@@ -1138,6 +1138,7 @@ IN_MONTH = "in_month"  # a column of staged events
 OF_EVERY_RECORD = ("reason", "raw", "raw_base64", "file")  # columns of staging
 UNREAD = "not ordinary"
 NOT_TYPED, AS_TEXT = "_not_typed", "_as_text"  # columns: a mark of the parser's, the text of a quoted number
+MARKING = dict(JSON_OPTIONS, columnNameOfCorruptRecord=NOT_TYPED)  # of what is broken
 MAX_INTEGER = 10**18 - 1
 # Between which characters ordinary text begins, the second ones not included: none that a bare number, an object, an
 # array or white space may begin with. In the order of UTF-8's bytes.
@@ -1151,8 +1152,7 @@ def parse_ordinary(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
     raw, swift = F.col("raw"), F.col("swift")
     # What from_json reads is a column of its own, since within it Spark compiles nothing.
     records = records.select("raw", "file", fence(F.when(is_simple(raw), raw)).alias("simple"))
-    options = dict(JSON_OPTIONS, columnNameOfCorruptRecord=NOT_TYPED)
-    records = records.select("raw", "file", fence(F.from_json("simple", typed_schema(fields), options)).alias("swift"))
+    records = records.select("raw", "file", fence(F.from_json("simple", typed_schema(fields), MARKING)).alias("swift"))
     values = [fence(ordinary_value(f)).alias(f.column()) for f in fields]
     values += [fence(F.when(swift[f.key] != "", swift[f.key])).alias(AS_TEXT + f.key) for f in fields if f.quoted]
     return records.select("raw", "file", *values, swift[NOT_TYPED].alias(NOT_TYPED))
@@ -1214,8 +1214,7 @@ def parse(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
     """
     safe = F.when(flaw_before_parsing().isNull(), F.col("raw"))
     records = records.select("raw", "file", fence(safe).alias("parsed"))
-    options = dict(JSON_OPTIONS, columnNameOfCorruptRecord=NOT_TYPED)
-    return records.select("*", fence(F.from_json("parsed", text_schema(fields), options)).alias("json"))
+    return records.select("*", fence(F.from_json("parsed", text_schema(fields), MARKING)).alias("json"))
 
 
 def flaw(fields: Sequence[Field]) -> Column:
