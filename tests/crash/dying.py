@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import etl
 
-CHANGES = ((etl.Store, ("move", "delete", "write_directly")), (etl.LocalStore, ("exchange",)))
+CHANGES = ((etl.Store, ("delete", "write_directly")), (etl.LocalStore, ("move", "exchange")))
 
 
 def let_die(changes: int) -> None:
