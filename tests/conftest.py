@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
-from typing import IO, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
+from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -82,6 +83,17 @@ def said_until(output: Optional[IO[str]], text: str) -> str:
         assert line, said
         said += line
     return said
+
+
+@pytest.fixture(scope="session")
+def place(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Where the lake of an input goes: with KEEP_LAKES=DIR into DIR/<Spark version>/, where it stays."""
+    kept = os.environ.get("KEEP_LAKES")
+    if not kept:
+        return lambda name: tmp_path_factory.mktemp(name) / "lake"
+    folder = Path(kept).resolve() / spark.version
+    shutil.rmtree(str(folder), ignore_errors=True)
+    return lambda name: folder / name
 
 
 # ------------------------------------------------------------------------------------ input files

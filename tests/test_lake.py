@@ -77,17 +77,6 @@ def tables_of(spark: SparkSession, folder: Path) -> Dict[str, List[Row]]:
 
 
 @pytest.fixture(scope="module")
-def place(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Where the lake of an input goes."""
-    kept = os.environ.get("KEEP_LAKES")
-    if not kept:
-        return lambda name: tmp_path_factory.mktemp(name) / "lake"
-    folder = Path(kept).resolve() / spark.version
-    shutil.rmtree(str(folder), ignore_errors=True)
-    return lambda name: folder / name
-
-
-@pytest.fixture(scope="module")
 def sample(build: Build, place: Callable[[str], Path]) -> Lake:
     return build(SAMPLE, place("sample"))
 
@@ -474,24 +463,6 @@ def test_running_again_in_another_time_zone_changes_nothing(spark: SparkSession,
     for table in TABLES:
         counts = [len(list((folder / table).rglob("*.parquet"))) for folder in (lake, sample.folder)]
         assert counts[0] == counts[1]
-
-
-@pytest.mark.once
-def test_new_files_give_what_a_rebuild_of_everything_gives(build: Build, sample: Lake, tmp_path: Path) -> None:
-    source, aside = tmp_path / "input", tmp_path / "aside"
-    shutil.copytree(str(SAMPLE), str(source))
-    late = sorted(source.rglob("2018-*.json"))[12:] + sorted(source.rglob("TR*.json"))[20:]
-    for path in late:
-        moved(path, aside / path.relative_to(source))
-    assert 0 < len(build(source, tmp_path / "lake").tables["songplays"]) < 2023
-    for path in late:
-        moved(aside / path.relative_to(source), path)
-    assert build(source, tmp_path / "lake").tables == sample.tables
-
-
-def moved(path: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path.rename(target)
 
 
 # ------------------------------------------------------------------------------------ damage

@@ -1,26 +1,24 @@
 """Thousands of input files, each damaged at random, and a large input of which a third is bad, through the whole job.
 
-INPUTS is how many files are damaged: always the same ones, on every machine and Spark. With KEEP_LAKES=DIR the lakes
-stay in DIR/<Spark version>/<batch>/, for compare_lakes.py.
+INPUTS is how many files are damaged: always the same ones, on every machine and Spark.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 import os
 import random
 import re
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Set
 
 import pytest
-from conftest import event_record, song_record
+from conftest import Content, event_record, song_record, write_files
 from pyspark.sql import SparkSession
+from test_lake import play_id
 
 import etl
 
@@ -201,44 +199,30 @@ class Batch(NamedTuple):
 def write_batch(folder: Path, number: int) -> Batch:
     """Half the files are logs, of a damaged event between two sound ones; half are songs, a sound one for each."""
     chosen = random.Random(number)
+    files: Dict[str, Content] = {}
     lines, plays, songs = 0, set(), set()
-    for name in ("song_data", "log_data/2018/11"):
-        (folder / name).mkdir(parents=True)
     for file in range(INPUTS // BATCHES // 2):
-        first, last = (event_record(userId=user, sessionId=file, song=text) for user, text in (("1", "Ü"), ("2", "x")))
-        plays |= {play_id(first), play_id(last)}
+        sound = [event_record(userId=user, sessionId=file, song=text) for user, text in (("1", "Ü"), ("2", "x"))]
+        plays |= {play_id(event) for event in sound}
         event = {
             **event_record(userId=str(chosen.randint(3, 9)), sessionId=file, ts=1541105830796 + file),
             "new": "key",
         }
-        parts = [json.dumps(first), json.dumps(event, ensure_ascii=chosen.random() < 0.5), json.dumps(last)]
-        content = [part.encode() for part in parts]
-        content[1] = damaged(chosen, content[1])
-        log = b"\n".join(content)
+        text = json.dumps(event, ensure_ascii=chosen.random() < 0.5)
+        first, last = (json.dumps(event).encode() for event in sound)
+        log = b"\n".join([first, damaged(chosen, text.encode()), last])
         lines += sum(1 for line in LINES.split(log) if line.replace(b"\xef\xbb\xbf", b"").strip(b" \t\n\x0b\f\r"))
-        (folder / ("log_data/2018/11/%04d-events.json" % file)).write_bytes(log)
-        ids = {"song_id": "SO%d" % file, "artist_id": "AR%d" % (file % 50)}
+        files["log_data/2018/11/%04d-events.json" % file] = log
         songs.add("SO%d" % file)
-        (folder / ("song_data/%04d-sound.json" % file)).write_text(json.dumps(song_record(**ids)))
+        files["song_data/%04d-sound.json" % file] = [song_record(song_id="SO%d" % file, artist_id="AR%d" % (file % 50))]
         song = song_record(song_id="SOX%d" % file, artist_id="AR%d" % chosen.randrange(50), title="Björk")
         pretty = json.dumps(song, indent=chosen.choice([None, None, 0, 4]), ensure_ascii=False)
-        (folder / ("song_data/%04d.json" % file)).write_bytes(damaged(chosen, pretty.encode()))
+        files["song_data/%04d.json" % file] = damaged(chosen, pretty.encode())
+    write_files(folder, files)
     return Batch(folder, lines, plays, songs)
 
 
-def play_id(event: Dict[str, Any]) -> str:
-    key = (event["userId"], event["sessionId"], event["itemInSession"], event["ts"])
-    return hashlib.md5("/".join(map(str, key)).encode()).hexdigest()
-
-
 # ------------------------------------------------------------------------------------ tests
-
-
-def lake_of(spark: SparkSession, name: str, otherwise: Path) -> Path:
-    kept = os.environ.get("KEEP_LAKES")
-    lake = Path(kept).resolve() / spark.version / name if kept else otherwise
-    shutil.rmtree(str(lake), ignore_errors=True)
-    return lake
 
 
 def run(spark: SparkSession, source: Path, lake: Path, most_bad: float) -> Dict[str, Any]:
@@ -252,9 +236,9 @@ def quarantined(spark: SparkSession, lake: Path) -> Iterator[Dict[str, Any]]:
 
 
 @pytest.mark.parametrize("number", range(BATCHES))
-def test_damaged_files(spark: SparkSession, tmp_path: Path, number: int) -> None:
+def test_damaged_files(spark: SparkSession, place: Callable[[str], Path], tmp_path: Path, number: int) -> None:
     batch = write_batch(tmp_path / "input", number)
-    lake = lake_of(spark, "damaged-%d" % number, tmp_path / "lake")
+    lake = place("damaged-%d" % number)
     report = run(spark, batch.folder, lake, 100.0)
     for account in report["account"].values():
         assert account["records"] == sum(account[part] for part in ("rows", "duplicates", "other", "quarantined"))
@@ -270,20 +254,20 @@ def test_damaged_files(spark: SparkSession, tmp_path: Path, number: int) -> None
         assert raw in Path(row["file"].replace("file://", "")).read_bytes(), row["file"]
 
 
-def test_a_third_of_a_large_input_is_bad(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_third_of_a_large_input_is_bad(spark: SparkSession, place: Callable[[str], Path], tmp_path: Path) -> None:
     bad: List[str] = []
-    (tmp_path / "input/log_data").mkdir(parents=True)
-    (tmp_path / "input/song_data").mkdir()
-    (tmp_path / "input/song_data/a.json").write_text(json.dumps(song_record()))
+    files: Dict[str, Content] = {"song_data/a.json": [song_record()]}
     for file in range(3):
-        with (tmp_path / ("input/log_data/%d.json" % file)).open("w") as log:
-            for item in range(EVENTS // 3):
-                line = json.dumps(event_record(sessionId=file, itemInSession=item, userId=str(item % 1000)))
-                if item % 3 == 0:
-                    line = line[: -1 - item % 200]
-                    bad.append(line)
-                log.write(line + "\n")
-    lake = lake_of(spark, "third", tmp_path / "lake")
+        lines = []
+        for item in range(EVENTS // 3):
+            line = json.dumps(event_record(sessionId=file, itemInSession=item, userId=str(item % 1000)))
+            if item % 3 == 0:
+                line = line[: -1 - item % 200]
+                bad.append(line)
+            lines.append(line)
+        files["log_data/%d.json" % file] = "\n".join(lines)
+    write_files(tmp_path / "input", files)
+    lake = place("third")
     with pytest.raises(etl.DataError, match=r"33\.3 % of the 300,000 records of log_data are bad"):
         run(spark, tmp_path / "input", lake, 5.0)
     assert not (lake / "songplays").exists()
