@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
 import time as clock
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 try:
     from botocore.config import Config as ClientConfig
@@ -214,12 +215,12 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def policy_of(name: str, names: Sequence[Tuple[str, str]]) -> str:
-    """The text of a policy of docs/iam with this lake's and account's names in the place of those of the defaults."""
-    with open(
-        os.path.join(os.path.dirname(os.path.abspath(etl.__file__)), "docs", "iam", name), encoding="utf-8"
-    ) as file:
+def policy_of(name: str, lake: Lake, account: str) -> str:
+    """The text of a policy of docs/iam for this lake and account, whatever bucket and account it was written for."""
+    project = os.path.dirname(os.path.abspath(etl.__file__))
+    with open(os.path.join(project, "docs", "iam", name), encoding="utf-8") as file:
         text = file.read()
-    for old, new in names:
-        text = text.replace(old, new)
-    return re.sub(r"\n\s*", "", text)
+    text = re.sub(r'(arn:aws:s3:::)[^/"]+', lambda found: found[1] + lake.bucket, text)
+    text = re.sub(r'([/"])sparkify-data/', lambda found: found[1] + lake.prefix, text)
+    text = re.sub(r"\b\d{12}\b", account, text)
+    return json.dumps(json.loads(text))

@@ -40,12 +40,7 @@ class Crawler:
 
     def __init__(self, clients: Clients, lake: Lake, schedule: Optional[str]) -> None:
         self.glue, self.iam, self.lake, self.schedule = clients["glue"], clients["iam"], lake, schedule
-        self.names = [
-            ("arn:aws:s3:::sparkify-dl-sp/sparkify-data/", "arn:aws:s3:::%s/%s" % (lake.bucket, lake.prefix)),
-            ("arn:aws:s3:::sparkify-dl-sp", "arn:aws:s3:::" + lake.bucket),
-            ('"sparkify-data/', '"' + lake.prefix),
-            ("111122223333", clients.account()),
-        ]
+        self.account = clients.account()
 
     def apply(self, what: str, text: str, change: Callable[[], Any]) -> None:
         """Make a change, or with --dry-run say that it would be made."""
@@ -86,7 +81,7 @@ class Crawler:
 
     def make_role(self) -> None:
         """Make the role that the crawler acts as, with its policy."""
-        trust, policy = aws.policy_of(TRUST, self.names), aws.policy_of(POLICY, self.names)
+        trust, policy = (aws.policy_of(name, self.lake, self.account) for name in (TRUST, POLICY))
         found = aws.found(self.iam.get_role, "NoSuchEntity", RoleName=ROLE)
         if found is None:
             create = functools.partial(self.iam.create_role, RoleName=ROLE, AssumeRolePolicyDocument=trust)

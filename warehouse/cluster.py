@@ -41,13 +41,7 @@ class Cluster:
     def __init__(self, clients: Clients, config: Config) -> None:
         self.config, self.name, self.dry_run = config, config.identifier, config.lake.dry_run
         self.redshift, self.iam, self.ec2 = clients["redshift"], clients["iam"], clients["ec2"]
-        lake = config.lake
-        self.names = [
-            ("arn:aws:s3:::sparkify-dl-sp/sparkify-data/", "arn:aws:s3:::%s/%s" % (lake.bucket, lake.prefix)),
-            ("arn:aws:s3:::sparkify-dl-sp", "arn:aws:s3:::" + lake.bucket),
-            ('"sparkify-data/', '"' + lake.prefix),
-            ("111122223333", clients.account()),
-        ]
+        self.account = clients.account()
 
     def apply(self, what: str, text: str, change: Callable[[], Any]) -> None:
         """Make a change, or with --dry-run say that it would be made."""
@@ -110,10 +104,10 @@ class Cluster:
         """Make the role that COPY and Spectrum act as, unless dwh.cfg names one; returns its ARN."""
         if self.config.role_arn:
             return self.config.role_arn
-        name, policy = self.config.role_name, aws.policy_of(POLICY, self.names)
+        name, policy = self.config.role_name, aws.policy_of(POLICY, self.config.lake, self.account)
         found = aws.found(self.iam.get_role, "NoSuchEntity", RoleName=name)
         if found is None:
-            trust = aws.policy_of(TRUST, self.names)
+            trust = aws.policy_of(TRUST, self.config.lake, self.account)
             create = functools.partial(self.iam.create_role, RoleName=name, AssumeRolePolicyDocument=trust)
             self.apply("role " + name, "made", create)
         known = aws.found(self.iam.get_role_policy, "NoSuchEntity", RoleName=name, PolicyName="sparkify")

@@ -8,6 +8,7 @@ from typing import Any, Iterator, NamedTuple
 
 import pytest
 from aws import Server, prepare, set_environment
+from conftest import ROOT
 
 import etl
 from catalog import crawler
@@ -62,6 +63,23 @@ def test_its_role_is_glues_and_holds_the_policy_of_docs_iam_for_this_lake(site: 
     assert "arn:aws:s3:::mine/lake/songs/*" in text
     assert '"lake/songs*"' in text
     assert not any(name in text for name in ("sparkify-dl-sp", "sparkify-data", "111122223333"))
+
+
+def test_the_policy_is_for_this_lake_also_where_the_guide_has_put_other_names_into_the_files(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "docs" / "iam"
+    folder.mkdir(parents=True)
+    for name in (crawler.POLICY, crawler.TRUST):
+        text = (ROOT / "docs" / "iam" / name).read_text("utf-8")
+        named = text.replace("sparkify-dl-sp", "of-jane").replace("111122223333", "444455556666")
+        (folder / name).write_text(named, "utf-8")
+    monkeypatch.setattr(etl, "__file__", str(tmp_path / "etl.py"))
+    assert crawler.main(["--output", "s3://mine"]) == 0
+    text = json.dumps(site.iam.get_role_policy(RoleName=crawler.ROLE, PolicyName="sparkify")["PolicyDocument"])
+    assert "arn:aws:s3:::mine/songs/*" in text
+    assert '"songs*"' in text
+    assert not any(name in text for name in ("of-jane", "sparkify-data", "444455556666"))
 
 
 def test_running_again_changes_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,7 +138,7 @@ class Redshift(Server):
         elif isinstance(sqlglot.parse_one(statement, read="redshift"), exp.Copy):
             self.copy(session, statement)
         else:
-            session.execute(for_postgres(statement))  # type: ignore[arg-type]
+            session.execute(for_postgres(statement))
 
     def object(self, uri: str) -> bytes:
         place = urlparse(uri, allow_fragments=False)
@@ -174,7 +174,7 @@ class Redshift(Server):
             columns = table["StorageDescriptor"]["Columns"] + table["PartitionKeys"]
             types = {"string": "text", "double": "double precision"}
             text = ", ".join('"%s" %s' % (one["Name"], types.get(one["Type"], one["Type"])) for one in columns)
-            session.execute("CREATE TABLE %s.%s (%s)" % (schema, table["Name"], text))  # type: ignore[arg-type]
+            session.execute("CREATE TABLE %s.%s (%s)" % (schema, table["Name"], text))
             for values, location in self.places(glue, database, table):
                 for key in self.keys(urlparse(location).netloc, urlparse(location).path[1:]):
                     body = self.object("s3://%s/%s" % (urlparse(location).netloc, key))

@@ -168,7 +168,7 @@ def upload(redshift: Server, lake: Path) -> None:
 def in_warehouse(redshift: Redshift) -> Dict[str, Rows]:
     with redshift.postgres.connect(redshift.database) as session:
         asked = {table: "SELECT %s FROM %s" % (", ".join(sql_queries.columns(table)), table) for table in etl.TABLES}
-        return {table: sorted(session.execute(sql).fetchall(), key=repr) for table, sql in asked.items()}  # type: ignore[arg-type]
+        return {table: sorted(session.execute(sql).fetchall(), key=repr) for table, sql in asked.items()}
 
 
 def in_lake(lake: Path) -> Dict[str, Rows]:
