@@ -249,7 +249,7 @@ WHERE mistaken.written IS NULL OR claimed > 0
 """
 
 # Each text without white space around it, and what it is compared by: of text beyond ASCII its code points after a
-# mark that no ASCII text has, since Redshift's CHR makes no other characters.
+# mark that no ASCII text has, since Redshift's CHR makes no other characters than ASCII's.
 PREPARED = """
 CREATE TEMPORARY TABLE prepared AS
 WITH ends AS (
@@ -264,23 +264,27 @@ WITH ends AS (
     GROUP BY written
 ), decoded AS (
     SELECT decoded_twice.written, MAX(decoded_twice.code) AS greatest,
-        LISTAGG(CAST(decoded_twice.code AS VARCHAR(7)), ' ') WITHIN GROUP (ORDER BY decoded_twice.place) AS codes
+        LISTAGG(CAST(decoded_twice.code AS VARCHAR(7)), ' ') WITHIN GROUP (ORDER BY decoded_twice.place) AS codes,
+        LISTAGG(CASE WHEN decoded_twice.code BETWEEN 1 AND 127 THEN CHR(decoded_twice.code) END, '')
+            WITHIN GROUP (ORDER BY decoded_twice.place) AS letters
     FROM decoded_twice
     JOIN decoded_ends ON decoded_ends.written = decoded_twice.written
     WHERE decoded_twice.place BETWEEN decoded_ends.first_place AND decoded_ends.last_place
     GROUP BY decoded_twice.written
 ), trimmed_texts AS (
-    SELECT texts.written, decoded.greatest, decoded.codes,
-        CASE
-            WHEN texts.apart THEN SUBSTRING(texts.written, ends.first_place, ends.last_place - ends.first_place + 1)
-            ELSE NULLIF(BTRIM(texts.written, ' ' || CHR(9) || CHR(10) || CHR(11) || CHR(12) || CHR(13)), '')
-        END AS trimmed
+    SELECT written, NULLIF(BTRIM(written, ' ' || CHR(9) || CHR(10) || CHR(11) || CHR(12) || CHR(13)), '') AS trimmed
     FROM texts
-    LEFT JOIN ends ON ends.written = texts.written
-    LEFT JOIN decoded ON decoded.written = texts.written
+    WHERE NOT apart
 )
-SELECT written, trimmed, CASE WHEN greatest > 127 THEN '§' || codes ELSE trimmed END AS compared
+SELECT written, trimmed, trimmed AS compared
 FROM trimmed_texts
+UNION ALL
+SELECT texts.written, SUBSTRING(texts.written, ends.first_place, ends.last_place - ends.first_place + 1),
+    CASE WHEN decoded.greatest > 127 THEN '§' || decoded.codes ELSE decoded.letters END
+FROM texts
+LEFT JOIN ends ON ends.written = texts.written
+LEFT JOIN decoded ON decoded.written = texts.written
+WHERE texts.apart
 """
 
 CANDIDATES = """
