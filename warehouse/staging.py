@@ -39,9 +39,10 @@ class Staged(NamedTuple):
 
 def read(clients: Clients, lake: Lake) -> Staged:
     """What the last run of the job has left. Raises UsageError where it has left nothing, or is at work."""
-    ledger = read_ledger(clients, lake)
+    text = read_ledger(clients, lake)
     listed = list_staged(clients, lake)
     try:
+        ledger = json.loads(text)
         batches = {kind: [etl.batch_of(found) for found in ledger["batches"][kind]] for kind in etl.INPUTS}
         refuse_missing(batches, listed)
         return Staged(
@@ -54,13 +55,12 @@ def read(clients: Clients, lake: Lake) -> Staged:
         raise etl.UsageError("the ledger of %s is damaged: run the job again" % lake.output) from None
 
 
-def read_ledger(clients: Clients, lake: Lake) -> Dict[str, Any]:
-    """The job's ledger."""
+def read_ledger(clients: Clients, lake: Lake) -> bytes:
+    """The job's ledger as it is."""
     answer = aws.found(clients["s3"].get_object, "NoSuchKey", Bucket=lake.bucket, Key=lake.key(*etl.LEDGER))
     if answer is None:
         raise etl.UsageError("no run of the job has left a ledger in %s: run the job first" % lake.output)
-    ledger: Dict[str, Any] = json.loads(answer["Body"].read())
-    return ledger
+    return bytes(answer["Body"].read())
 
 
 def list_staged(clients: Clients, lake: Lake) -> etl.Files:

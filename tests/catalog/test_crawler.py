@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
 import pytest
-from aws import Server, prepare, set_environment
+from aws import Server, actions_of, prepare, recorded, set_environment
 from conftest import ROOT
 
 import etl
-from catalog import crawler
+from catalog import crawler, register
 
 
 class Site(NamedTuple):
@@ -128,3 +128,26 @@ def test_a_dry_run_changes_nothing(site: Site, capsys: pytest.CaptureFixture[str
     assert crawler.main([]) == 0
     assert crawler.main(["--dry-run", "--delete"]) == 0
     assert site.crawler()["State"] == "READY"
+
+
+def test_the_policy_allows_what_both_commands_ask_for_and_nothing_else(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.server.make_bucket("sparkify-dl-sp")
+    keys = ["%s/%s" % (name, "/".join(part + "=1" for part in etl.TABLES[name].partitions)) for name in etl.TABLES]
+    for key in keys:
+        site.server.client("s3").put_object(Bucket="sparkify-dl-sp", Key="sparkify-data/%s/a.parquet" % key)
+    asked = recorded(monkeypatch)
+    assert register.main([]) == 0
+    monkeypatch.setattr(register, "PARQUET", {**register.PARQUET, "Compressed": True})
+    site.server.client("s3").delete_object(Bucket="sparkify-dl-sp", Key="sparkify-data/%s/a.parquet" % keys[1])
+    site.server.client("s3").put_object(Bucket="sparkify-dl-sp", Key="sparkify-data/songs/year=2/artist_id=2/a.parquet")
+    assert register.main([]) == 0
+    assert register.main(["--delete"]) == 0
+    assert crawler.main([]) == 0
+    assert crawler.main(["--start"]) == 0
+    site.server.reset()
+    assert [crawler.main([]), crawler.main(["--delete"])] == [0, 0]
+    policy = ROOT / "docs" / "iam" / "catalog.json"
+    asked -= {"sts:GetCallerIdentity", "s3:PutObject", "s3:DeleteObject"}  # which all may, and this test's own
+    assert asked == actions_of(policy, "iam:PassRole")

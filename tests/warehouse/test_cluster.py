@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Iterator, List, NamedTuple
 
 import pytest
-from aws import REGION, Server, prepare, set_environment
+from aws import REGION, Server, actions_of, prepare, recorded, set_environment
+from conftest import ROOT
 from moto.redshift.models import redshift_backends
 
 from warehouse import cluster
@@ -290,3 +291,13 @@ def test_without_a_default_network_the_sentence_says_what_to_do(site: Site, caps
         site.ec2.delete_vpc(VpcId=vpc["VpcId"])
     assert cluster.main(["launch"]) == 2
     assert "there is no default VPC in us-west-2" in capsys.readouterr().err
+
+
+def test_the_policy_allows_what_is_asked_for_and_nothing_else(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = recorded(monkeypatch)
+    assert [cluster.main(["launch", "--allow", "203.0.113.7"]), cluster.main(["delete", "--yes"])] == [0, 0]
+    secrets = ["CreateSecret", "DeleteSecret", "DescribeSecret", "RotateSecret", "TagResource"]
+    by_itself = ["iam:PassRole", "iam:CreateServiceLinkedRole", "ec2:CreateTags", "redshift:CreateTags"]
+    policy = ROOT / "docs" / "iam" / "warehouse-launch.json"
+    expected = actions_of(policy, *by_itself, *("secretsmanager:" + name for name in secrets))
+    assert asked - {"sts:GetCallerIdentity"} == expected

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import duckdb
 import pytest
-from aws import Server, prepare, set_environment
+from aws import Server, actions_of, prepare, recorded, set_environment
 from conftest import ROOT, SAMPLE, event_record, song_record, write_files
 from pyspark.sql import SparkSession
 from redshift import Postgres, Redshift
@@ -396,3 +396,14 @@ def test_wrong_settings_are_refused_and_not_quoted(
     assert sentence in said
     assert "s3cret" not in said
     assert redshift.targets == []
+
+
+def test_the_policy_allows_what_loading_asks_for_and_nothing_else(
+    sample_lake: Path, redshift: Redshift, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(redshift, sample_lake)
+    asked = recorded(monkeypatch)
+    assert load_all() == [0, 0]
+    policy = ROOT / "docs" / "iam" / "warehouse.json"
+    by_itself = ["redshift:GetClusterCredentials", "redshift-data:CancelStatement", "redshift-data:ExecuteStatement"]
+    assert asked == actions_of(policy, *by_itself)
