@@ -35,12 +35,12 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         patch.setenv("JAVA_TOOL_OPTIONS", "-Dderby.system.home=%s" % folder)
         session = etl.start_session(etl.Config("LOCAL", "", "", "", 0.0))
     session.conf.set("spark.sql.shuffle.partitions", "2")
-    session.conf.set("spark.sql.adaptive.enabled", "false")
     yield session
     session.stop()
 
 
-def test_spark_reads_the_lake_by_the_ddl_of_athena(spark: SparkSession, tmp_path: Path) -> None:
+def test_spark_reads_the_lake_by_the_ddl_of_athena(interpreted_plans: SparkSession, tmp_path: Path) -> None:
+    spark = interpreted_plans
     write_files(tmp_path / "songs", {"a.json": SONGS})
     write_files(tmp_path / "logs", {"a.json": [event_record(), event_record(ts=1577836800001, userId="")]})
     config = etl.Config("LOCAL", str(tmp_path / "songs"), str(tmp_path / "logs"), str(tmp_path / "lake"), 5.0)

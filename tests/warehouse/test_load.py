@@ -61,7 +61,6 @@ def spark() -> Iterator[SparkSession]:
     """A session as the job starts it on a laptop, without a client for S3."""
     session = etl.start_session(etl.Config("LOCAL", "", "", "", 0.0))
     session.conf.set("spark.sql.shuffle.partitions", "2")
-    session.conf.set("spark.sql.adaptive.enabled", "false")
     yield session
     session.stop()
 
@@ -74,15 +73,15 @@ def built(spark: SparkSession, songs: Path, logs: Path, lake: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sample_lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(spark, SAMPLE / "song_data", SAMPLE / "log_data", tmp_path_factory.mktemp("sample"))
+def sample_lake(interpreted_plans: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(interpreted_plans, SAMPLE / "song_data", SAMPLE / "log_data", tmp_path_factory.mktemp("sample"))
 
 
 @pytest.fixture(scope="module")
-def real_lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def real_lake(interpreted_plans: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not REAL.exists():
         pytest.skip("the public sample is not on this machine (%s)" % REAL)
-    return built(spark, REAL / "song_data", REAL / "log_data", tmp_path_factory.mktemp("real"))
+    return built(interpreted_plans, REAL / "song_data", REAL / "log_data", tmp_path_factory.mktemp("real"))
 
 
 # What the rules are about: copies that differ, spellings, white space, ties, broken and doubly broken UTF-8
@@ -146,9 +145,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def changed_lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def changed_lake(interpreted_plans: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake of four runs: files of every name have changed or gone since the first, one changed twice."""
-    site, events = Site(spark, tmp_path_factory.mktemp("changed")), plays()
+    site, events = Site(interpreted_plans, tmp_path_factory.mktemp("changed")), plays()
     first, second, third = ("logs/2018/11/%d.json" % number for number in (1, 2, 3))
     odd, bad = "songs/a b/ü%20's.json", '{"song_id": '
     site.run(
