@@ -87,7 +87,7 @@ def explained(error: ClientError, config: Config) -> Exception:
         if "paused" in message:
             resume = "aws redshift resume-cluster --cluster-identifier %s" % name
             return etl.UsageError("the cluster %s is paused: %s" % (name, resume))
-        if "not found" in message.lower() or "not exist" in message.lower() or "find" in message.lower():
+        if re.search("(?i)not found|n.t exist|cannot find|could not find", message):
             advice = "launch one (python -m warehouse.cluster launch), or correct region, identifier or endpoint"
             return etl.UsageError("there is no %s in %s: %s" % (name, config.lake.region, advice))
     return error

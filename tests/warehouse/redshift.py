@@ -168,6 +168,8 @@ class Redshift(Server):
     def create_external_schema(self, session: psycopg.Connection[Any], statement: str) -> None:
         """The tables of a database of the Glue Data Catalog, read by what is registered there."""
         schema, database = statement.split()[6], statement.split("'")[1]
+        # Made anew where it is there: an external schema shows what is registered now
+        session.execute(composed.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(composed.Identifier(schema)))
         session.execute(composed.SQL("CREATE SCHEMA {}").format(composed.Identifier(schema)))
         glue = self.client("glue")
         for table in glue.get_tables(DatabaseName=database)["TableList"]:

@@ -352,8 +352,8 @@ TARGETS = {
         {"ClusterIdentifier": "mine", "Database": "dev", "DbUser": "me"},
     ),
     "a workgroup by its endpoint": (
-        {"ENDPOINT": "wg.123456789012.us-west-2.redshift-serverless.amazonaws.com"},
-        {"WorkgroupName": "wg", "Database": "sparkify"},
+        {"ENDPOINT": "analytics.123456789012.us-west-2.redshift-serverless.amazonaws.com"},
+        {"WorkgroupName": "analytics", "Database": "sparkify"},
     ),
 }
 
