@@ -29,7 +29,7 @@ fetch_s3_client = "import etl; etl.start_session(etl.Config('S3', 's3://-/', 's3
 usable = $(if $(shell $(1)/bin/python -c '' 2>&1 || echo no),FORCE)
 
 .DEFAULT_GOAL := help
-.PHONY: help run query test test-cloud test-crash test-emr test-spark4 compare mutations bench bench-conf lint format clean FORCE
+.PHONY: help run query test test-cloud test-warehouse test-crash test-emr test-spark4 compare mutations bench bench-conf lint format clean FORCE
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ test: $(VENV)/.s3 ## run the tests (ARGS="..." adds options of pytest)
 
 test-cloud: $(VENV)/.s3 ## run the tests with S3, EMR and clusters, all on this machine
 	@[ ! -f "$(EMR_SETUP)" ] || { $(emr_runtime) true; }; $(spark35) -m pytest $(workers) -rs tests/cloud $(ARGS)
+
+test-warehouse: $(VENV)/.test ## run the tests of catalog and warehouse, with a PostgreSQL and an AWS on this machine
+	@$(spark35) -m pytest $(workers) -rs catalog warehouse tests/catalog tests/warehouse $(ARGS)
 
 test-crash: $(VENV)/.s3 ## kill runs at KILLS random moments and at each step, fill the disk (half an hour)
 	@$(spark35) -m pytest -rs tests/crash $(ARGS)

@@ -8,11 +8,12 @@ import os
 import re
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 from urllib.request import Request, urlopen
 
 import boto3
 import pytest
+from botocore.client import BaseClient
 from botocore.loaders import create_loader
 from moto.iam.access_control import IAMPolicyStatement, PermissionResult
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -187,6 +188,28 @@ class Server:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 s3.download_file(bucket, key, str(path))
         return folder
+
+
+def recorded(patch: pytest.MonkeyPatch) -> Set[str]:
+    """What AWS is asked for from now on, as its policies call it; it grows."""
+    asked: Set[str] = set()
+    really = BaseClient._make_api_call
+
+    def record(self: Any, operation: str, arguments: Record) -> Any:
+        asked.add("%s:%s" % (self.meta.service_model.signing_name, operation.replace("ListObjectsV2", "ListBucket")))
+        return really(self, operation, arguments)
+
+    patch.setattr(BaseClient, "_make_api_call", record)
+    return asked
+
+
+def actions_of(policy: Path, *without: str) -> Set[str]:
+    """The actions that a policy allows, without those that AWS asks for by itself."""
+    parts = json.loads(policy.read_text("utf-8"))["Statement"]
+    found = [part["Action"] if isinstance(part["Action"], list) else [part["Action"]] for part in parts]
+    actions = {action for some in found for action in some}
+    assert set(without) <= actions
+    return actions - set(without)
 
 
 def set_environment(patch: pytest.MonkeyPatch, variables: Dict[str, str]) -> None:

@@ -31,6 +31,7 @@ import etl
 FOLDER = ROOT / "docs" / "iam"
 FILES = sorted(path.name for path in FOLDER.glob("*.json"))
 TRUST = "cluster-trust.json"
+SERVICES = {TRUST: "ec2", "crawler-trust.json": "glue", "redshift-trust.json": "redshift"}  # that may take a role
 ACCOUNT = "111122223333"
 BUCKET, INPUT, OTHER = "sparkify-dl-sp", "udacity-dend", "somebody-elses"
 SCRIPT, LAKE, LOGS = "sparkify-scripts/spark-etl.py", "sparkify-data", "emr-logs/j-1/steps/s-1/stderr.gz"
@@ -83,7 +84,7 @@ def findings(document: Record) -> List[Tuple[str, str]]:
 @pytest.mark.parametrize("name", FILES)
 def test_the_linter_has_nothing_to_say(name: str) -> None:
     document = json.loads((FOLDER / name).read_text("utf-8"))
-    if name == TRUST:  # it belongs to a role, which the linter wants to have named
+    if name in SERVICES:  # it belongs to a role, which the linter wants to have named
         document["Statement"][0]["Resource"] = "arn:aws:iam::%s:role/SparkifyCluster" % ACCOUNT
     found = findings(document)
     assert [one for one in found if AGREED.get((name, one[0]), "\0") not in one[1]] == []
@@ -154,9 +155,10 @@ def test_the_names_are_those_of_the_settings() -> None:
     assert LOGS.startswith(create_s3.LOGS)
 
 
-def test_only_instances_may_take_the_role_of_the_cluster() -> None:
-    (statement,) = statements(TRUST)
-    assert statement["Principal"] == {"Service": "ec2.amazonaws.com"}
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_only_one_service_may_take_a_role(name: str) -> None:
+    (statement,) = statements(name)
+    assert statement["Principal"] == {"Service": SERVICES[name] + ".amazonaws.com"}
     assert statement["Action"] == "sts:AssumeRole"
 
 
@@ -556,7 +558,7 @@ def test_the_guide_puts_your_names_everywhere(store: Server, tmp_path: Path) -> 
     texts = [path.read_text("utf-8") for path in tmp_path.rglob("*") if path.is_file()]
     assert len(texts) == len(FILES) + 1
     assert not any(name in text for text in texts for name in (BUCKET, ACCOUNT))
-    assert sum("arn:aws:s3:::sparkify-lake-of-jane" in text for text in texts) == 5
+    assert sum("arn:aws:s3:::sparkify-lake-of-jane" in text for text in texts) == 9
 
 
 def asked_of_iam(store: Server) -> Iterator[Tuple[str, str, Dict[str, str]]]:

@@ -1,0 +1,1 @@
+"""The lake's five tables in the Glue Data Catalog, for Athena, Spark, Redshift Spectrum and EMR."""

@@ -1,0 +1,1 @@
+CREATE DATABASE IF NOT EXISTS `sparkify` COMMENT 'Sparkify data lake';
