@@ -1,0 +1,246 @@
+"""The function: real notifications of moto's S3, the template's queue, the job and the launcher of clusters."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterator, List
+from urllib.parse import unquote_plus
+
+import boto3
+import pytest
+from aws import Server, set_environment
+from conftest import ROOT, SAMPLE, said_until
+from lakes import local_lake, same_rows, small_sample
+from road import LAKE, LANDING, Context, Road
+from test_iam import enforcing
+
+import etl
+from serverless import handler
+
+__all__ = ["enforcing"]  # a fixture
+
+OUTPUT = "sparkify-data"
+ANOTHER_DAY = sorted((SAMPLE / "log_data").rglob("*.json"))[1]
+TABLES = ("artists", "songs", "users", "time", "songplays")
+
+
+@pytest.fixture
+def road(enforcing: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Road]:
+    """A fresh stack; the environment of this process is the function's, with root's credentials."""
+    enforcing.reset()
+    road = Road(enforcing)
+    set_environment(monkeypatch, {**enforcing.environment(tmp_path), **road.stack.environment})
+    monkeypatch.setenv("MAX_BAD_PERCENT", "50")
+    monkeypatch.setenv("PATH", "%s:%s" % (Path(sys.executable).parent, os.environ["PATH"]))  # the aws CLI of the tests
+    for name in [name for name in os.environ if name.startswith("PYSPARK_GATEWAY")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    return road
+
+
+def act_as_the_function(road: Road, patch: pytest.MonkeyPatch) -> None:
+    """Take the role of the template; the server judges every request from now on."""
+    arn = "arn:aws:iam::123456789012:role/" + road.stack.role
+    taken = road.server.client("sts").assume_role(RoleArn=arn, RoleSessionName="function")["Credentials"]
+    patch.setenv("AWS_ACCESS_KEY_ID", taken["AccessKeyId"])
+    patch.setenv("AWS_SECRET_ACCESS_KEY", taken["SecretAccessKey"])
+    patch.setenv("AWS_SESSION_TOKEN", taken["SessionToken"])
+    road.server.post("/moto-api/reset-auth", "0")
+
+
+def act_as_root(road: Road) -> None:
+    road.server.post("/moto-api/reset-auth", "inf")
+
+
+def put_sample(road: Road, folder: Path) -> Path:
+    """Some of the sample comes: six song files and a day of events."""
+    sample = small_sample(folder / "input")
+    for name, prefix in (("songs", "song_data"), ("logs", "log_data")):
+        road.server.upload(sample / name, LANDING, prefix)
+    return sample
+
+
+def put_another_day(road: Road, sample: Path) -> None:
+    shutil.copy(str(ANOTHER_DAY), str(sample / "logs/2018/11"))
+    road.put(ANOTHER_DAY, "log_data/2018/11/" + ANOTHER_DAY.name)
+
+
+def objects(road: Road) -> List[Any]:
+    """The objects of the tables as they are."""
+    entries = [entry for name in TABLES for entry in road.server.entries(LAKE, "%s/%s/" % (OUTPUT, name))]
+    return [(entry["Key"], entry["ETag"], entry["LastModified"]) for entry in entries]
+
+
+def keys_of(message: Dict[str, Any]) -> List[str]:
+    """The keys that a notification tells of."""
+    return [unquote_plus(record["s3"]["object"]["key"]) for record in json.loads(message["Body"]).get("Records", [])]
+
+
+def metrics(out: str) -> Dict[str, Any]:
+    """The metrics of the last run, in CloudWatch's embedded format."""
+    (*_, line) = [line for line in out.splitlines() if '"_aws"' in line]
+    found: Dict[str, Any] = json.loads(line)
+    named = [metric["Name"] for metric in found["_aws"]["CloudWatchMetrics"][0]["Metrics"]]
+    assert found["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Sparkify"
+    return {name: found[name] for name in named}
+
+
+@pytest.mark.slow
+def test_the_lake_is_a_local_run_s_whatever_order_messages_have_and_however_often_they_come(
+    road: Road, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sample = put_sample(road, tmp_path)
+    messages = road.messages()
+    assert "log_data/2018/11/events.json" in [key for message in messages for key in keys_of(message)]
+
+    act_as_the_function(road, monkeypatch)
+    handler.handler(road.event(messages), Context())
+    act_as_root(road)
+    expected = local_lake(sample, tmp_path / "local")
+    assert same_rows(road.server.download(LAKE, OUTPUT + "/", tmp_path / "lake"), expected)
+    assert metrics(capfd.readouterr().out) == {"Plays": 11, "Quarantined": 2, "QuarantineGrowth": 2}
+
+    before = objects(road)
+    assert road.deliver(messages[::-1] + messages) == 0  # twice as many, the last ones first
+    assert objects(road) == before
+    assert metrics(capfd.readouterr().out)["QuarantineGrowth"] == 0
+
+    put_another_day(road, sample)
+    (message,) = road.messages()
+    assert road.deliver([message, *messages]) == 0
+    expected = local_lake(sample, tmp_path / "local")
+    assert same_rows(road.server.download(LAKE, OUTPUT + "/", tmp_path / "later"), expected)
+    assert road.messages() == []
+    assert road.clusters() == []
+
+
+@pytest.mark.slow
+def test_a_run_beside_another_is_refused_and_its_messages_come_again(
+    road: Road, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put_sample(road, tmp_path)
+    messages = road.messages()
+    first = subprocess.Popen([sys.executable, str(ROOT / "etl.py")], stderr=subprocess.PIPE, encoding="utf-8")
+    said_until(first.stderr, "stage log_data")  # it holds the lake for some seconds more
+    with pytest.raises(handler.RunFailedError, match="exit code 2"):
+        road.deliver(messages)
+    assert "another run writes into s3://%s/%s" % (LAKE, OUTPUT) in capfd.readouterr().err
+    first.communicate(timeout=120)
+    assert first.returncode == 0
+    before = objects(road)
+    again = road.messages()
+    assert sorted(map(keys_of, again)) == sorted(map(keys_of, messages))
+    assert road.deliver(again) == 0
+    assert objects(road) == before
+
+
+def launches(road: Road) -> List[bytes]:
+    """The requests for a cluster, as the server got them."""
+    return [call.body for call in road.server.calls if b'"Steps"' in call.body and b'"Instances"' in call.body]
+
+
+def test_too_much_for_a_function_goes_to_one_cluster_by_the_call_of_etl_job(
+    road: Road, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put_sample(road, tmp_path)
+    monkeypatch.setenv("MAX_FILES", "6")
+    messages = road.messages()
+    assert road.deliver(messages) == len(messages)
+    assert re.search(r"7 files of [0-9]+ bytes are too much for Lambda: launched  j-", capfd.readouterr().out)
+
+    again = road.messages()
+    assert sorted(map(keys_of, again)) == sorted(map(keys_of, messages))
+    assert road.deliver(again) == len(messages)
+    assert "an EMR cluster is at work" in capfd.readouterr().out
+    (by_function,) = launches(road)
+
+    road.server.client("emr").terminate_job_flows(JobFlowIds=[road.clusters()[0]["Id"]])
+    assert not handler.cluster_at_work()
+    subprocess.run([str(ROOT / "etl_job.sh")], check=True)  # by hand, with the same settings
+    assert launches(road) == [by_function, by_function]
+
+
+def test_what_a_run_would_read_is_what_has_come_or_changed_since_the_last_one(
+    road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3, config = road.server.client("s3"), etl.configure([], os.environ)
+    for key, size in (("song_data/A/a.json", 5), ("song_data/_b.json", 7), ("log_data/c.json", 11)):
+        s3.put_object(Bucket=LANDING, Key=key, Body=b" " * size)
+    assert handler.to_read(config, {}) == (2, 16)
+
+    files = {name: handler.list_files(getattr(config, name)) for name in etl.INPUTS}
+    batches = {name: [etl.Batch("run", ["ordinary"], found)._asdict()] for name, found in files.items()}
+    ledger = {"version": etl.version_of_job(), "song_data": config.song_data, "log_data": config.log_data}
+    store_ledger(road, {**ledger, "batches": batches})
+    assert handler.to_read(config, handler.read_ledger(config)) == (0, 0)
+    s3.put_object(Bucket=LANDING, Key="log_data/c.json", Body=b" " * 13)
+    assert handler.to_read(config, handler.read_ledger(config)) == (1, 13)
+    store_ledger(road, {**ledger, "batches": batches, "version": "another"})
+    assert handler.to_read(config, handler.read_ledger(config)) == (2, 18)
+
+
+def store_ledger(road: Road, ledger: Dict[str, Any]) -> None:
+    """What a run leaves to the next one."""
+    key = "/".join([OUTPUT, *etl.LEDGER])
+    road.server.client("s3").put_object(Bucket=LAKE, Key=key, Body=json.dumps(ledger).encode())
+
+
+@pytest.mark.parametrize(
+    ("files", "size", "fits"), [(2000, 0, True), (2001, 0, False), (1, 2000000000, True), (1, 2000000001, False)]
+)
+def test_a_function_reads_so_many_files_and_bytes(road: Road, files: int, size: int, fits: bool) -> None:
+    assert handler.Load(files, size).fits() == fits
+
+
+@pytest.mark.slow
+def test_a_run_that_takes_too_long_ends_tidily_and_a_cluster_takes_over(
+    road: Road, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put_sample(road, tmp_path)
+    messages = road.messages()
+    assert road.deliver(messages, seconds=handler.LAST_SECONDS + 1) == len(messages)
+    said = capfd.readouterr()
+    assert "etl.py: interrupted, the lake is as it was\n" in said.err
+    assert "the time of the function was too short: launched  j-" in said.out
+    assert len(road.clusters()) == 1
+    assert [key for key in road.server.keys(LAKE, OUTPUT) if "_locks" in key] == []
+
+
+def test_what_fails_eight_times_is_a_dead_letter(road: Road, tmp_path: Path) -> None:
+    put_another_day(road, small_sample(tmp_path / "input"))
+    road.put_job(b"an older one")
+    for _ in range(8):
+        (message,) = road.messages()
+        with pytest.raises(handler.RunFailedError, match="another etl.py than s3://sparkify-dl-sp/sparkify-scripts"):
+            road.deliver([message])
+    assert road.messages() == []
+    (dead,) = road.messages("DeadLettersUrl")
+    assert keys_of(dead) == keys_of(message)
+
+
+def test_a_cluster_that_cannot_be_launched_is_a_failure(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    road.put(ANOTHER_DAY, "log_data/" + ANOTHER_DAY.name)
+    monkeypatch.setenv("MAX_BYTES", "0")
+    with pytest.raises(handler.RunFailedError, match="no EMR cluster: etl_job.sh: SONG_DATA: there is nothing in"):
+        road.deliver(road.messages())
+
+
+def test_the_crawler_starts_unless_it_runs(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    glue = road.server.client("glue")
+    targets = {"S3Targets": [{"Path": "s3://%s/%s/songplays" % (LAKE, OUTPUT)}]}
+    glue.create_crawler(Name="sparkify", Role="crawler", DatabaseName="sparkify", Targets=targets)
+    handler.start_crawler()
+    assert glue.get_crawler(Name="sparkify")["Crawler"]["State"] == "READY"
+    monkeypatch.setenv("CRAWLER", "sparkify")
+    handler.start_crawler()
+    handler.start_crawler()
+    assert glue.get_crawler(Name="sparkify")["Crawler"]["State"] == "RUNNING"
+    monkeypatch.setenv("CRAWLER", "another")
+    with pytest.raises(glue.exceptions.EntityNotFoundException):
+        handler.start_crawler()
