@@ -50,7 +50,7 @@ test-cloud: $(VENV)/.s3 ## run the tests with S3, EMR and clusters, all on this 
 	@[ ! -f "$(EMR_SETUP)" ] || { $(emr_runtime) true; }; $(spark35) -m pytest $(workers) -rs tests/cloud $(ARGS)
 
 test-serverless: $(VENV)/.serverless ## run the tests of docker/ and serverless/, without Docker and AWS
-	@$(spark35) -m pytest -rs tests/docker tests/serverless $(ARGS)
+	@$(spark35) -m pytest $(workers) -rs tests/docker tests/serverless $(ARGS)
 
 test-crash: $(VENV)/.s3 ## kill runs at KILLS random moments and at each step, fill the disk (half an hour)
 	@$(spark35) -m pytest -rs tests/crash $(ARGS)

@@ -4,6 +4,7 @@ does with its messages.
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple
 
@@ -90,6 +91,16 @@ class Road:
         server.make_roles()
         self.stack = deploy(server, **parameters)
         self.put_job((ROOT / "etl.py").read_bytes())
+        self.credentials: Dict[str, str] = {}
+
+    def policies(self) -> List[Record]:
+        """What the role of the function allows."""
+        iam = self.server.client("iam")
+        names = iam.list_role_policies(RoleName=self.stack.role)["PolicyNames"]
+        found = [iam.get_role_policy(RoleName=self.stack.role, PolicyName=name)["PolicyDocument"] for name in names]
+        documents = [ast.literal_eval(text) for text in found]  # moto's CloudFormation stores them as Python writes
+        # and keeps a gap where the template has AWS::NoValue
+        return [{**document, "Statement": list(filter(None, document["Statement"]))} for document in documents]
 
     def put_job(self, script: bytes) -> None:
         self.server.client("s3").put_object(Bucket=LAKE, Key=self.stack.environment["SCRIPT"], Body=script)
