@@ -14,9 +14,11 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple
@@ -136,7 +138,7 @@ def run_job(context: Any) -> bool:
     function that is kept warm begins each run with a fresh Java.
     """
     heap = "--driver-memory %dm pyspark-shell" % (int(context.memory_limit_in_mb) * HEAP)
-    environment = {**os.environ, "PYSPARK_SUBMIT_ARGS": heap}
+    environment = {**os.environ, **named_user(Path(tempfile.gettempdir())), "PYSPARK_SUBMIT_ARGS": heap}
     seconds = context.get_remaining_time_in_millis() / 1000 - LAST_SECONDS
     with subprocess.Popen([sys.executable, str(ROOT / "etl.py")], env=environment) as process:
         try:
@@ -147,6 +149,18 @@ def run_job(context: Any) -> bool:
     if code:
         raise RunFailedError("etl.py has ended with exit code %d; its sentence is in the log" % code)
     return True
+
+
+def named_user(folder: Path) -> Dict[str, str]:
+    """The environment in which this process's user has a name, as Hadoop wants it; Lambda's is not in /etc/passwd."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        (folder / "passwd").write_text("lambda:x:%d:%d::%s:/bin/sh\n" % (os.getuid(), os.getgid(), folder))
+        (folder / "group").write_text("lambda:x:%d:\n" % os.getgid())
+        names = {"NSS_WRAPPER_PASSWD": str(folder / "passwd"), "NSS_WRAPPER_GROUP": str(folder / "group")}
+        return {"LD_PRELOAD": "libnss_wrapper.so", **names}
+    return {}
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
