@@ -317,7 +317,11 @@ def test_every_setting_can_be_overridden_by_the_environment(project: Project, aw
         "TAGS": "team=data engineers, project=lake=1",
         "REGION": "eu-west-1",
     }
-    assert set(settings) | {"POLL_SECONDS", "POLL_FAILURES"} == set(names_of_settings())
+    waiting, of_serverless = (
+        {"POLL_SECONDS", "POLL_FAILURES"},
+        {"APPLICATION", "JOB_ROLE"},
+    )  # tests/serverless/test_emr.py
+    assert set(settings) | waiting | of_serverless == set(names_of_settings())
     done = project.run(env=dict(settings))
     assert (done.code, done.err) == (0, "")
     assert "at most about $7.56 an hour for 12 × r5.2xlarge, less with core nodes on spot" in done.out

@@ -30,6 +30,11 @@ __all__ = ["enforcing"]  # a fixture
 
 OUTPUT = "sparkify-data"
 ANOTHER_DAY = sorted((SAMPLE / "log_data").rglob("*.json"))[1]
+OF_MOTO = {  # it asks whether many objects may be deleted of the bucket, AWS of each object
+    "Effect": "Allow",
+    "Action": "s3:DeleteObject",
+    "Resource": "arn:aws:s3:::" + LAKE,
+}
 TABLES = ("artists", "songs", "users", "time", "songplays")
 
 
@@ -51,7 +56,8 @@ def road(enforcing: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def as_the_function(road: Road, patch: pytest.MonkeyPatch) -> Iterator[None]:
     """With all the permissions of the template's role and no other: the server refuses the rest."""
     if not road.credentials:
-        road.credentials = person(road.server, [part for policy in road.policies() for part in policy["Statement"]])
+        policy = [part for document in road.policies() for part in document["Statement"]]
+        road.credentials = person(road.server, [*policy, OF_MOTO])
     with patch.context() as inside:
         inside.setattr(boto3, "DEFAULT_SESSION", None)
         for name, value in road.credentials.items():
@@ -102,7 +108,7 @@ def run_beside_another(road: Road, messages: List[Dict[str, Any]]) -> None:
     with pytest.raises(handler.RunFailedError, match="exit code 2"):
         handler.handler(road.event(messages), Context())
     road.server.answers.remove(busy)
-    first.communicate(timeout=300)
+    first.communicate(timeout=900)
     assert first.returncode == 0
 
 
