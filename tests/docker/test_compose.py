@@ -20,7 +20,7 @@ from urllib.request import urlopen
 
 import boto3
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from conftest import ROOT
 from lakes import run_job, same_rows, small_sample
 from standalone import SPARK, environment
