@@ -53,7 +53,8 @@ class Machine:
             (folder / name).mkdir()
         defaults = self.translated((FOLDER / "spark-defaults.conf").read_text("utf-8"))
         jars = "spark.jars %s\n" % ",".join(map(str, S3_CLIENT))
-        (folder / "conf/spark-defaults.conf").write_text(defaults + jars)
+        quick = "spark.executor.extraJavaOptions -XX:TieredStopAtLevel=1\n"  # as in conftest.py
+        (folder / "conf/spark-defaults.conf").write_text(defaults + jars + quick)
         shutil.copy(str(FOLDER / "log4j2.properties"), str(folder / "conf"))
 
     def address(self, name: str) -> str:
