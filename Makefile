@@ -29,10 +29,10 @@ fetch_s3_client = "import etl; etl.start_session(etl.Config('S3', 's3://-/', 's3
 usable = $(if $(shell $(1)/bin/python -c '' 2>&1 || echo no),FORCE)
 
 .DEFAULT_GOAL := help
-.PHONY: help run query test test-cloud test-warehouse test-crash test-emr test-spark4 compare mutations bench bench-conf lint format clean FORCE
+.PHONY: help run query test test-cloud test-warehouse test-serverless test-crash test-emr test-spark4 compare mutations bench bench-conf lint format clean FORCE
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
 
 run: $(VENV)/.run ## build a lake from the sample data (ARGS="..." adds options of etl.py)
 	@MODE=LOCAL; export MODE; $(spark35) etl.py $(ARGS)
@@ -51,6 +51,9 @@ test-cloud: $(VENV)/.s3 ## run the tests with S3, EMR and clusters, all on this 
 
 test-warehouse: $(VENV)/.test ## run the tests of catalog and warehouse, with a PostgreSQL and an AWS on this machine
 	@$(spark35) -m pytest $(workers) -rs catalog warehouse tests/catalog tests/warehouse $(ARGS)
+
+test-serverless: $(VENV)/.serverless ## run the tests of docker/ and serverless/, without Docker and AWS
+	@$(spark35) -m pytest $(workers) -rs tests/docker tests/serverless $(ARGS)
 
 test-crash: $(VENV)/.s3 ## kill runs at KILLS random moments and at each step, fill the disk (half an hour)
 	@$(spark35) -m pytest -rs tests/crash $(ARGS)
@@ -108,6 +111,10 @@ $(VENV)/.test: tests/requirements.txt $(VENV)/.run
 
 $(VENV)/.s3: $(VENV)/.test
 	@$(spark35) -c $(fetch_s3_client)
+	@touch $@
+
+$(VENV)/.serverless: tests/serverless/requirements.txt $(VENV)/.s3
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/serverless/requirements.txt
 	@touch $@
 
 $(VENV)/.bench: benchmarks/requirements.txt $(VENV)/.test

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Launches an EMR cluster that runs the job as its only step and then ends by itself.
+# Launches an EMR cluster that runs the job as its only step and then ends by itself; with APPLICATION set, starts the job
+# on EMR Serverless instead.
 #
 #   ./etl_job.sh             check everything, launch, say what it costs and how to watch it
 #   ./etl_job.sh --wait      and wait until it has ended; exit with what became of the job
@@ -31,6 +32,8 @@ SERVICE_ROLE     |         | EMR_DefaultRole              | what EMR acts as
 INSTANCE_PROFILE |         | EMR_EC2_DefaultRole          | what the nodes, and so the job, act as
 LOG_URI          |         | s3://BUCKET/emr-logs/        | logs; create_s3.py has that folder emptied after 30 days
 NAME             |         | sparkify-etl                 | of the cluster
+APPLICATION      |         |                              | EMR Serverless application, in place of a cluster
+JOB_ROLE         |         |                              | ARN of the role that the job has there
 TAGS             |         |                              | more tags than project=sparkify: team=data,env=test
 REGION           |         |                              | else AWS_REGION, AWS_DEFAULT_REGION, dl.cfg, us-west-2
 POLL_SECONDS     |         | 15                           | between two looks while waiting
@@ -122,7 +125,7 @@ usage() {
   cat <<'HELP'
 usage: etl_job.sh [--wait | --follow CLUSTER] [--dry-run] [--help]
 
-Launch an EMR cluster that runs the job and then ends by itself.
+Launch an EMR cluster that runs the job and then ends by itself, or start the job on EMR Serverless.
 
   --wait            wait until the cluster has ended; Ctrl-C ends the waiting, not the cluster
   --follow CLUSTER  launch nothing; wait for a cluster that was launched before
@@ -292,6 +295,8 @@ check_settings() {
   expect KEY '^[^"\\[:cntrl:]]*$' "the name of an EC2 key pair"
   expect SERVICE_ROLE '^[A-Za-z0-9+=,.@_/:-]+$' "the name of a role"
   expect INSTANCE_PROFILE '^[A-Za-z0-9+=,.@_/:-]+$' "the name of an instance profile"
+  expect APPLICATION '^[0-9a-z]*$' "the id of an EMR Serverless application, like 00f1r7b1abcd2345"
+  [ -z "$APPLICATION" ] || expect JOB_ROLE '^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$' "the ARN of a role"
   expect NAME '^[A-Za-z0-9 +=._@()-]+$' "letters, digits, spaces and + = . _ @ ( ) -"
   expect TAGS '^([A-Za-z0-9 +._:/@-]+=[A-Za-z0-9 +=._:/@-]*(,|$))*$' "name=value, and more after commas"
   expect REGION '^([a-z]+(-[a-z0-9]+)+)?$' "the name of a region, like us-west-2"
@@ -448,6 +453,7 @@ check_all() {
   check_input LOG_DATA
   check_target OUTPUT
   check_target LOG_URI
+  [ -z "$APPLICATION" ] || return 0 # its role is no instance profile, and nobody but the application takes it
   local permission=GetRole
   check_role SERVICE_ROLE role get-role --role-name
   permission=GetInstanceProfile
@@ -478,11 +484,15 @@ ec2_attributes() {
   printf '}'
 }
 
-steps() {
-  local job=("s3://$BUCKET/$SCRIPT" --mode S3 --song-data "$SONG_DATA" --log-data "$LOG_DATA" --output "$OUTPUT")
+# The arguments of the job, wherever it runs.
+plan_job() {
+  job=(--mode S3 --song-data "$SONG_DATA" --log-data "$LOG_DATA" --output "$OUTPUT")
   [ -z "$MAX_BAD_PERCENT" ] || job=("${job[@]}" --max-bad-percent "$MAX_BAD_PERCENT")
+}
+
+steps() {
   printf '[{"Type":"Spark","Name":"%s","ActionOnFailure":"TERMINATE_CLUSTER","Args":%s}]' \
-    "$NAME" "$(json_list "${spark[@]}" "${job[@]}")"
+    "$NAME" "$(json_list "${spark[@]}" "s3://$BUCKET/$SCRIPT" "${job[@]}")"
 }
 
 plan_tags() {
@@ -494,8 +504,33 @@ plan_tags() {
 }
 
 plan_call() {
-  plan_spark
+  plan_job
   plan_tags
+  if [ -n "$APPLICATION" ]; then plan_run; else plan_cluster; fi
+}
+
+# Spark's settings are the application's; no run takes longer than three hours, lest a stuck one is paid for.
+plan_run() {
+  local given
+  given=$(IFS=, && printf '%s' "${tags[*]}")
+  call=(
+    aws emr-serverless start-job-run
+    --region "$REGION"
+    --application-id "$APPLICATION"
+    --execution-role-arn "$JOB_ROLE"
+    --name "$NAME"
+    --execution-timeout-minutes 180
+    --job-driver "$(printf '{"sparkSubmit":{"entryPoint":"s3://%s/%s","entryPointArguments":%s}}' \
+      "$BUCKET" "$SCRIPT" "$(json_list "${job[@]}")")"
+    --configuration-overrides "{\"monitoringConfiguration\":{\"s3MonitoringConfiguration\":{\"logUri\":\"$LOG_URI/\"}}}"
+    --tags "$given"
+    --query jobRunId
+    --output text
+  )
+}
+
+plan_cluster() {
+  plan_spark
   call=(
     aws emr create-cluster
     --region "$REGION"
@@ -534,8 +569,12 @@ costs() {
 summary() {
   local plural=s
   [ "$NODES" -gt 2 ] || plural=
-  say "$1nodes     1 primary, $((NODES - 1)) core node$plural: $INSTANCE_TYPE, $RELEASE, $REGION"
-  say "$1costs     $(costs)"
+  if [ -n "$APPLICATION" ]; then
+    say "$1runs on   EMR Serverless, application $APPLICATION, $REGION; costs are in docs/serverless.md"
+  else
+    say "$1nodes     1 primary, $((NODES - 1)) core node$plural: $INSTANCE_TYPE, $RELEASE, $REGION"
+    say "$1costs     $(costs)"
+  fi
   say "$1job       s3://$BUCKET/$SCRIPT"
   say "$1reads     $SONG_DATA and $LOG_DATA"
   say "$1writes    $OUTPUT"
@@ -570,6 +609,49 @@ describe_command() { emr_command list-steps --cluster-id "$cluster" --query 'Ste
 stop_command() { emr_command terminate-clusters --cluster-ids "$cluster"; }
 list_command() { emr_command list-clusters --active; }
 follow_command() { say "REGION=$REGION $(quoted "$command") --follow $cluster"; }
+
+# ------------------------------------------------------------------------------------ EMR Serverless
+
+# The CLI may try again after a lost answer: its token tells EMR that it is the same run.
+start_run() {
+  if ! run=$("${call[@]}" 2>"$tmp/complaint"); then
+    run=
+    complaint=$(cat "$tmp/complaint")
+    [ "$(error_code)" != ResourceNotFoundException ] || die "there is no application $APPLICATION in $REGION"
+    die "no run was started: $(explain emr-serverless:StartJobRun)"
+  fi
+  SECONDS=0
+  say "started   run $run"
+  summary ''
+  say "logs      $LOG_URI/applications/$APPLICATION/jobs/$run/"
+  say "watch     $(run_command get-job-run) --query 'jobRun.[state,stateDetails]'"
+  say "stop      $(run_command cancel-job-run)"
+}
+
+run_command() {
+  printf '%s' "aws emr-serverless $1 --application-id $APPLICATION --job-run-id $run --region $REGION"
+}
+
+# Waits until the run has ended; ends the script with 1 where it has not succeeded.
+follow_run() {
+  local failures=0 details
+  while :; do
+    if ask emr-serverless get-job-run --application-id "$APPLICATION" --job-run-id "$run" \
+      --query 'jobRun.[state,stateDetails]'; then
+      failures=0
+      IFS=$'\t' read -r state details <<<"$answer"
+      case $state in
+        SUCCESS) break ;;
+        FAILED | CANCELLED) die "the job has not succeeded: run $run $state (${details:-no reason given})" 1 ;;
+      esac
+    else
+      failures=$((failures + 1))
+      [ "$failures" -lt "$POLL_FAILURES" ] || die "cannot see the run, which goes on: $(explain emr-serverless:GetJobRun)"
+    fi
+    sleep "$POLL_SECONDS"
+  done
+  say "The job has succeeded."
+}
 
 # ------------------------------------------------------------------------------------ waiting
 
@@ -681,6 +763,8 @@ interrupted() {
   trap '' INT TERM
   if [ -n "$cluster" ]; then
     leave "interrupted" "$1"
+  elif [ -n "$run" ]; then
+    die "interrupted; the run goes on; to end it: $(run_command cancel-job-run)" "$1"
   elif [ -n "$launching" ]; then
     die "interrupted while launching; whether there is a cluster, says: $(list_command)" "$1"
   fi
@@ -708,7 +792,7 @@ read_options() {
 }
 
 main() {
-  wait='' dry_run='' cluster='' launching='' open_line=''
+  wait='' dry_run='' cluster='' run='' launching='' open_line=''
   read_options "$@"
   trap 'interrupted 130' INT
   trap 'interrupted 143' TERM
@@ -725,6 +809,11 @@ main() {
   if [ -n "$dry_run" ]; then
     summary '# '
     print_call "${call[@]}"
+    return
+  fi
+  if [ -n "$APPLICATION" ]; then
+    start_run
+    [ -z "$wait" ] || follow_run
     return
   fi
   launch

@@ -291,6 +291,9 @@ def test_a_dry_run_launches_nothing_and_its_command_launches_that_cluster(
     check_default_cluster(emr, cluster)
 
 
+OF_SERVERLESS = {"APPLICATION", "JOB_ROLE"}  # tests/serverless/test_emr.py
+
+
 def test_every_setting_can_be_overridden_by_the_environment(project: Project, aws: Server, emr: Any) -> None:
     aws.client("iam").create_role(RoleName="my-role", AssumeRolePolicyDocument="{}")
     aws.client("iam").create_instance_profile(InstanceProfileName="my-profile")
@@ -317,7 +320,7 @@ def test_every_setting_can_be_overridden_by_the_environment(project: Project, aw
         "TAGS": "team=data engineers, project=lake=1",
         "REGION": "eu-west-1",
     }
-    assert set(settings) | {"POLL_SECONDS", "POLL_FAILURES"} == set(names_of_settings())
+    assert set(settings) | {"POLL_SECONDS", "POLL_FAILURES", *OF_SERVERLESS} == set(names_of_settings())
     done = project.run(env=dict(settings))
     assert (done.code, done.err) == (0, "")
     assert "at most about $7.56 an hour for 12 × r5.2xlarge, less with core nodes on spot" in done.out

@@ -1,0 +1,230 @@
+"""AWS Lambda: brings the lake up to date after files have come, by the very etl.py that clusters run.
+
+The messages of a batch are but a trigger. The job itself finds what is new in its input, so that messages that come
+twice, late or in another order change nothing. What is too much for a Lambda function goes to an EMR cluster instead,
+launched by etl_job.sh. A message leaves the queue only when the lake holds all that was in the input by then.
+
+Settings are environment variables, those of etl.py and etl_job.sh and these:
+  MAX_BYTES, MAX_FILES  of new input; with more of either the job runs on EMR
+  CRAWLER               a Glue crawler to start afterwards; none by default
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Dict, Mapping, NamedTuple
+
+import boto3
+from botocore.exceptions import ClientError
+
+import etl
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_BYTES, MAX_FILES = "2000000000", "2000"  # docs/serverless.md has the reasons
+NAME = "sparkify-etl"  # as in etl_job.sh
+HEAP = 0.7  # of the function's memory; the rest is for Java's own needs, both Pythons and the aws CLI
+LAST_SECONDS = 90  # of the function's time, in which a run is ended tidily and a cluster launched
+TIDY_SECONDS = 30
+NAMESPACE = "Sparkify"  # of the metrics
+
+Event = Dict[str, Any]
+
+
+class RunFailedError(Exception):
+    """The lake is not up to date: the messages go back to the queue, in the end to the dead letters."""
+
+
+class Load(NamedTuple):
+    """What a run would read."""
+
+    files: int
+    bytes: int
+
+    def fits(self) -> bool:
+        """Whether a Lambda function can read it within its time and memory."""
+        most = os.environ.get("MAX_BYTES", MAX_BYTES), os.environ.get("MAX_FILES", MAX_FILES)
+        return self.bytes <= int(most[0]) and self.files <= int(most[1])
+
+
+def handler(event: Event, context: Any) -> Event:
+    """Lambda's entry point, for a batch of SQS messages. Returns the messages that are to come again.
+
+    Raises RunFailedError where the job or the launch of a cluster fails, etl.UsageError for wrong settings.
+    """
+    config = etl.configure([], os.environ)
+    refuse_another_job()
+    if cluster_at_work():
+        return postponed(event, "an EMR cluster is at work; the messages come again when it may have ended")
+    ledger = read_ledger(config)
+    load = to_read(config, ledger)
+    if not load.fits():
+        return postponed(event, "%d files of %d bytes are too much for Lambda: %s" % (*load, launch_cluster()))
+    started = datetime.datetime.now(datetime.timezone.utc)
+    if not run_job(context):
+        return postponed(event, "the time of the function was too short: %s" % launch_cluster())
+    say_metrics(latest_report(config, started), ledger.get("report", {}))
+    start_crawler()
+    return {"batchItemFailures": []}
+
+
+def postponed(event: Event, reason: str) -> Event:
+    """The answer that lets all messages of a batch come again; says why."""
+    print(reason)
+    return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in event.get("Records", [])]}
+
+
+# ------------------------------------------------------------------------------------ what there is to do
+
+
+def refuse_another_job() -> None:
+    """Two versions of etl.py that take turns would build the whole lake anew each time."""
+    bucket, key = os.environ["BUCKET"], os.environ["SCRIPT"]
+    deployed = boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+    if deployed != Path(etl.__file__).read_bytes():
+        raise RunFailedError(
+            "this function holds another etl.py than s3://%s/%s: deploy the function again, or run create_s3.py"
+            % (bucket, key)
+        )
+
+
+def read_ledger(config: etl.Config) -> Dict[str, Any]:
+    """What the last run has left to the next one; nothing where that is of no use to it."""
+    bucket, _, prefix = config.output.partition("://")[2].partition("/")
+    try:
+        key = "/".join([prefix, *etl.LEDGER])
+        ledger: Dict[str, Any] = json.load(boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"])
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchKey":
+            raise
+        return {}
+    expected = {"version": etl.version_of_job(), **{name: getattr(config, name) for name in etl.INPUTS}}
+    return ledger if all(ledger.get(key) == value for key, value in expected.items()) else {}
+
+
+def to_read(config: etl.Config, ledger: Mapping[str, Any]) -> Load:
+    """What a run would read: new and changed files by the job's own rule, or all."""
+    files = {name: list_files(getattr(config, name)) for name in etl.INPUTS}
+    batches = {name: [etl.batch_of(batch) for batch in ledger["batches"][name]] if ledger else [] for name in files}
+    changes = {name: etl.changes(batches[name], files[name]) for name in files}
+    anew = any(etl.too_many(batches[name], changes[name], len(files[name])) for name in files)
+    sizes = [files[name][path][0] for name in files for path in (files[name] if anew else changes[name].new)]
+    return Load(len(sizes), sum(sizes))
+
+
+def list_files(uri: str) -> etl.Files:
+    """The files of an input in S3, by relative name: bytes and time of modification in ms."""
+    bucket, _, prefix = uri.partition("://")[2].partition("/")
+    prefix = prefix.rstrip("/") + "/" if prefix else ""
+    pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    found = [entry for page in pages for entry in page.get("Contents", []) if not entry["Key"].endswith("/")]
+    files = {e["Key"][len(prefix) :]: (e["Size"], int(e["LastModified"].timestamp()) * 1000) for e in found}
+    return {name: about for name, about in files.items() if not etl.is_hidden(name)}
+
+
+# ------------------------------------------------------------------------------------ the two roads
+
+
+def run_job(context: Any) -> bool:
+    """Run etl.py; False where it is not done in the time that the function has. In a process of its own, so that a
+    function that is kept warm begins each run with a fresh Java.
+    """
+    heap = "--driver-memory %dm pyspark-shell" % (int(context.memory_limit_in_mb) * HEAP)
+    environment = {**os.environ, **named_user(Path(tempfile.gettempdir())), "PYSPARK_SUBMIT_ARGS": heap}
+    seconds = context.get_remaining_time_in_millis() / 1000 - LAST_SECONDS
+    with subprocess.Popen([sys.executable, str(ROOT / "etl.py")], env=environment) as process:
+        try:
+            code = process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            end(process)
+            return False
+    if code:
+        raise RunFailedError("etl.py has ended with exit code %d; its sentence is in the log" % code)
+    return True
+
+
+def named_user(folder: Path) -> Dict[str, str]:
+    """The environment in which this process's user has a name, as Hadoop wants it; Lambda's is not in /etc/passwd."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        (folder / "passwd").write_text("lambda:x:%d:%d::%s:/bin/sh\n" % (os.getuid(), os.getgid(), folder))
+        (folder / "group").write_text("lambda:x:%d:\n" % os.getgid())
+        names = {"NSS_WRAPPER_PASSWD": str(folder / "passwd"), "NSS_WRAPPER_GROUP": str(folder / "group")}
+        return {"LD_PRELOAD": "libnss_wrapper.so", **names}
+    return {}
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Let a run go tidily, if it can."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=TIDY_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def cluster_at_work() -> bool:
+    """Whether a cluster of etl_job.sh has not ended yet."""
+    states = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
+    pages = boto3.client("emr").get_paginator("list_clusters").paginate(ClusterStates=states)
+    return os.environ.get("NAME", NAME) in {cluster["Name"] for page in pages for cluster in page["Clusters"]}
+
+
+def launch_cluster() -> str:
+    """Launch the EMR job with the settings of this function; returns what etl_job.sh says."""
+    done = subprocess.run([str(ROOT / "etl_job.sh")], capture_output=True, encoding="utf-8", check=False)
+    if done.returncode:
+        raise RunFailedError("no EMR cluster: " + done.stderr.strip())
+    return done.stdout.strip()
+
+
+# ------------------------------------------------------------------------------------ afterwards
+
+
+def latest_report(config: etl.Config, since: datetime.datetime) -> Dict[str, Any]:
+    """The report of the run that has begun after a moment."""
+    bucket, _, prefix = config.output.partition("://")[2].partition("/")
+    folder = prefix + "/_runs/"
+    after = folder + since.strftime("%Y%m%dT%H%M%SZ")
+    s3 = boto3.client("s3")
+    found = s3.list_objects_v2(Bucket=bucket, Prefix=folder, StartAfter=after)["Contents"]
+    report: Dict[str, Any] = json.load(s3.get_object(Bucket=bucket, Key=found[-1]["Key"])["Body"])
+    return report
+
+
+def quarantined(report: Mapping[str, Any]) -> int:
+    """The bad records of both inputs."""
+    return sum(account["quarantined"] for account in report.get("account", {}).values())
+
+
+def say_metrics(report: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Log a line that CloudWatch makes metrics of (its embedded metric format)."""
+    values = {
+        "Plays": report["tables"]["songplays"]["rows"],
+        "Quarantined": quarantined(report),
+        "QuarantineGrowth": max(0, quarantined(report) - quarantined(before)),
+    }
+    metrics = [{"Name": name, "Unit": "Count"} for name in values]
+    about = {"Namespace": NAMESPACE, "Dimensions": [[]], "Metrics": metrics}
+    print(json.dumps({"_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [about]}, **values}))
+
+
+def start_crawler() -> None:
+    """Start the Glue crawler, where there is one that does not run already."""
+    crawler = os.environ.get("CRAWLER")
+    if not crawler:
+        return
+    try:
+        boto3.client("glue").start_crawler(Name=crawler)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "CrawlerRunningException":
+            raise
