@@ -1,4 +1,4 @@
-"""Ask the lake one of the analysts' questions: python -m analytics.ask top-artists --limit 10"""
+"""Ask the lake one of the analysts' questions, such as `python -m analytics.ask top-artists --limit 10`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import datetime as dt
 import os
 import sys
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, Sequence
 
 import pandas as pd
 

@@ -11,6 +11,7 @@ import configparser
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple, TypeVar
 
@@ -26,12 +27,13 @@ from analytics import agents, questions
 ROOT = Path(__file__).resolve().parents[1]
 Result = TypeVar("Result")
 
-# Columns as docs/data-dictionary.md lists them, partition columns last. Times have no zone here: all are UTC, and DuckDB
-# takes dates and hours of such times many times faster than of times with a zone.
+# Columns as docs/data-dictionary.md lists them, partition columns last. Times have no zone here: all are UTC, and of
+# such times DuckDB takes dates and hours many times faster than of times with a zone.
 FACTS: Dict[str, str] = {
     "songplays": "songplay_id varchar, start_time timestamp, user_id bigint, level varchar, song_id varchar,"
     " artist_id varchar, session_id bigint, location varchar, user_agent varchar, year integer, month integer",
-    "time": "start_time timestamp, hour integer, day integer, week integer, weekday integer, year integer, month integer",
+    "time": "start_time timestamp, hour integer, day integer, week integer, weekday integer, year integer,"
+    " month integer",
 }
 DIMENSIONS: Dict[str, List[Tuple[str, pa.DataType]]] = {
     "songs": [
@@ -66,7 +68,7 @@ class LakeError(Exception):
     """The lake cannot be read; the text is a sentence for people."""
 
 
-class LakeFileSystem(ArrowFSWrapper):  # type: ignore[misc]
+class LakeFileSystem(ArrowFSWrapper):
     """A file system of PyArrow as DuckDB takes it, for paths that begin with lake://."""
 
     protocol = "lake"
@@ -122,19 +124,21 @@ class Lake:
 
     def runs(self) -> List[Dict[str, Any]]:
         """The reports of all runs that can be read, oldest first, as `_runs/` has them."""
-        reports = []
-        for info in sorted(self.listed("_runs"), key=lambda info: str(info.path)):
-            try:
-                with self.fs.open_input_stream(info.path) as stream:
-                    reports.append(json.loads(stream.read()))
-            except (OSError, ValueError):  # not readable for us, or being written
-                continue
-        return reports
+        reports = [self.report(path) for path in sorted(info.path for info in self.listed("_runs"))]
+        return [report for report in reports if report]
+
+    def report(self, path: str) -> Dict[str, Any]:
+        """The report of a run; empty where it may not be read or is being written."""
+        try:
+            with self.fs.open_input_stream(path) as stream:
+                return dict(json.loads(stream.read()))
+        except (OSError, ValueError):
+            return {}
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection with the five tables as views. Reads no more than the schemas of files."""
         self.require()
-        connection = duckdb.connect()
+        connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
         connection.register_filesystem(LakeFileSystem(self.fs))
         for table, columns in FACTS.items():
             connection.execute("create view %s as %s" % (table, self.facts(table, columns)))

@@ -82,7 +82,7 @@ def values(name: str, given: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 @lru_cache(maxsize=None)
-def parsed(name: str) -> exp.Expression:
+def parsed(name: str) -> exp.Expr:
     """A question's SQL as a tree, which is shared: copy it before changing it."""
     return sqlglot.parse_one(text(name), read=DIALECT)
 
@@ -117,12 +117,12 @@ def self_contained(name: str, dialect: str, given: Mapping[str, Any]) -> str:
     )
 
 
-def literal(value: Any) -> exp.Expression:
+def literal(value: Any) -> exp.Expr:
     """A value as SQL writes it."""
     if isinstance(value, dt.date):
         return exp.cast(exp.Literal.string(value.isoformat()), "date")
     return exp.convert(value)
 
 
-def generated(tree: exp.Expression, dialect: str) -> str:
+def generated(tree: exp.Expr, dialect: str) -> str:
     return tree.sql(dialect, pretty=True, comments=False, unsupported_level=sqlglot.ErrorLevel.RAISE)

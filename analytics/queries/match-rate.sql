@@ -12,7 +12,7 @@ with listening as (
 )
 select
   year, month, cast(sum(plays) as bigint) as plays, cast(sum(matched) as bigint) as matched,
-  100e0 * sum(matched) / sum(plays) as matched_percent
+  1e2 * sum(matched) / sum(plays) as matched_percent
 from listening
 where year * 100 + month between year(:since) * 100 + month(:since) and year(:until) * 100 + month(:until)
   and day between :since and :until

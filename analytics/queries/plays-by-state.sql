@@ -12,7 +12,7 @@ with listening as (
 )
 select
   state, cast(sum(plays) as bigint) as plays, count(distinct user_id) as users,
-  100e0 * sum(plays) / sum(sum(plays)) over () as percent_of_plays
+  1e2 * sum(plays) / sum(sum(plays)) over () as percent_of_plays
 from listening
 where year * 100 + month between year(:since) * 100 + month(:since) and year(:until) * 100 + month(:until)
   and day between :since and :until

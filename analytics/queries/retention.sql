@@ -33,7 +33,7 @@ counted as (
 select
   cohort, cast(date_diff('day', cohort, week) / 7 as integer) as weeks_since, users,
   max(users) over (partition by cohort) as cohort_size,
-  100e0 * users / max(users) over (partition by cohort) as percent
+  1e2 * users / max(users) over (partition by cohort) as percent
 from counted
 where cohort >= cast(date_trunc('week', :since) as date)
 order by cohort, weeks_since

@@ -14,7 +14,7 @@ with listening as (
 sessions as (
   select
     user_id, session_id, min(day) as day, sum(plays) as plays,
-    date_diff('second', min(first_play), max(last_play)) / 60e0 as minutes
+    date_diff('millisecond', min(first_play), max(last_play)) / 6e4 as minutes
   from listening
   where year * 100 + month between year(:since) * 100 + month(:since) and year(:until) * 100 + month(:until)
     and day between :since and :until

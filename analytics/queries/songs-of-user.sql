@@ -4,7 +4,7 @@
 -- percent_of_plays is the row's share of all plays of this user in the period.
 select
   u.user_id, u.first_name, u.last_name, s.title, a.name as artist, count(*) as plays,
-  100e0 * count(*) / sum(count(*)) over (partition by u.user_id) as percent_of_plays,
+  1e2 * count(*) / sum(count(*)) over (partition by u.user_id) as percent_of_plays,
   min(p.start_time) as first_play, max(p.start_time) as last_play
 from songplays as p
 join users as u on u.user_id = p.user_id

@@ -14,7 +14,7 @@ select
   count(distinct user_id) as users,
   count(distinct concat(coalesce(cast(user_id as varchar), ''), '/', cast(session_id as varchar))) as sessions,
   coalesce(cast(sum(matched) as bigint), 0) as matched,
-  100e0 * sum(matched) / sum(plays) as matched_percent
+  1e2 * sum(matched) / sum(plays) as matched_percent
 from listening
 where year * 100 + month between year(:since) * 100 + month(:since) and year(:until) * 100 + month(:until)
   and day between :since and :until

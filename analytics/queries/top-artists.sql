@@ -20,8 +20,8 @@ chosen as (
 ),
 shares as (
   select
-    artist_id, plays, 100e0 * plays / sum(plays) over () as percent_of_plays,
-    100e0 * sum(case when artist_id is not null then plays else 0 end) over () / sum(plays) over () as covered_percent
+    artist_id, plays, 1e2 * plays / sum(plays) over () as percent_of_plays,
+    1e2 * sum(case when artist_id is not null then plays else 0 end) over () / sum(plays) over () as covered_percent
   from chosen
 )
 select s.artist_id, a.name as artist, s.plays, s.percent_of_plays, s.covered_percent
