@@ -1,8 +1,8 @@
 """The lake as analysts read it: the five tables in DuckDB, from a folder or from S3, and the reports of the runs.
 
-DuckDB reads the facts itself and skips months that a question does not ask for; the dimensions, of which `songs` may be
-ten thousand files, are read by PyArrow with many requests at once. Both use one file system, PyArrow's, so that S3
-needs no extension of DuckDB.
+DuckDB reads the facts itself, and of these only the months and columns that a question asks for. The dimensions, of
+which `songs` may be ten thousand files, are read by PyArrow with many requests at once. Both use one file system,
+PyArrow's, so that S3 needs no extension of DuckDB.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import configparser
 import hashlib
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple, TypeVar
@@ -60,6 +61,8 @@ DIMENSIONS: Dict[str, List[Tuple[str, pa.DataType]]] = {
 }
 PARTITIONS = {"songs": ["year", "artist_id"], "artists": [], "users": []}
 
+ALWAYS = (0, 999912)  # all months
+
 # What a reader meets when a file has gone, or is only half there
 VANISHED = (duckdb.IOException, duckdb.InvalidInputException, pa.ArrowInvalid, OSError)
 
@@ -85,6 +88,11 @@ class File(NamedTuple):
     size: int
     modified: int  # nanoseconds since 1970
 
+    def month(self) -> int:
+        """The month of its partition, as 201811."""
+        year, month = re.search(r"/year=(\d+)/month=(\d+)/", self.path).groups()  # type: ignore[union-attr]
+        return int(year) * 100 + int(month)
+
 
 class Lake:
     """A lake in a folder of this machine or in S3. Makes no request until it is asked."""
@@ -107,13 +115,11 @@ class Lake:
     def require(self) -> None:
         """Raise LakeError unless there is a lake."""
         try:
-            found = self.fs.get_file_info("%s/songplays" % self.path).type
+            found = self.fs.get_file_info(["%s/%s" % (self.path, table) for table in (*FACTS, *DIMENSIONS)])
         except OSError as error:
             raise LakeError("the lake %s cannot be reached: %s" % (self.uri, first_line(error))) from error
-        if found == fs.FileType.NotFound:
-            raise LakeError(
-                "there is no lake in %s: it has no table songplays (make run builds one in lake)" % self.uri
-            )
+        if all(info.type == fs.FileType.NotFound for info in found):
+            raise LakeError("there is no lake in %s: it has none of the tables (make run builds one in lake)" % self.uri)
 
     def listed(self, folder: str) -> List[fs.FileInfo]:
         """What is in a folder of the lake; nothing where it is missing or may not be read."""
@@ -135,21 +141,24 @@ class Lake:
         except (OSError, ValueError):
             return {}
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
-        """A DuckDB connection with the five tables as views. Reads no more than the schemas of files."""
+    def connect(self, months: Tuple[int, int] = ALWAYS) -> duckdb.DuckDBPyConnection:
+        """A DuckDB connection with the five tables as views, of facts those months (201811) only.
+
+        Reads no more than the schemas of files.
+        """
         self.require()
         connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
         connection.register_filesystem(LakeFileSystem(self.fs))
         for table, columns in FACTS.items():
-            connection.execute("create view %s as %s" % (table, self.facts(table, columns)))
+            connection.execute("create view %s as %s" % (table, self.facts(table, columns, months)))
         for table, schema in DIMENSIONS.items():
             connection.register(table, self.dimension(table, schema))
         return connection
 
-    def facts(self, table: str, columns: str) -> str:
+    def facts(self, table: str, columns: str, months: Tuple[int, int]) -> str:
         """SQL that reads a table of facts, or has no rows where there are no files."""
         wanted = [column.split() for column in columns.split(", ")]
-        files = self.files(table)
+        files = [file for file in self.files(table) if months[0] <= file.month() <= months[1]]
         if not files:
             return "select %s where false" % ", ".join("null::%s as %s" % (kind, name) for name, kind in wanted)
         # The instant, whatever zone the file or this machine has
@@ -177,7 +186,8 @@ class Lake:
 
     def ask(self, name: str, given: Mapping[str, Any]) -> pd.DataFrame:
         """The answer to a question. Raises LakeError, and QuestionError for values that are missing."""
-        return retried(lambda: answer(self.connect(), name, given))
+        months = questions.months(name, questions.values(name, given))
+        return retried(lambda: answer(self.connect(months), name, given))
 
 
 def open_lake(uri: str, environ: Mapping[str, str]) -> Lake:

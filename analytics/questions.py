@@ -102,6 +102,16 @@ def sql(name: str, dialect: str, without: Tuple[str, ...] = ()) -> str:
     return generated(tree, dialect)
 
 
+def months(name: str, chosen: Mapping[str, Any]) -> Tuple[int, int]:
+    """The first and the last month, as 201811, whose partitions a question reads with these values.
+
+    A question that restricts its partitions does so by year(:since) and year(:until); what it does not name is open.
+    """
+    named = {node.this.name for node in parsed(name).find_all(exp.Year) if isinstance(node.this, exp.Placeholder)}
+    days = [chosen[key] if key in named else PARAMETERS[key].default for key in ("since", "until")]
+    return days[0].year * 100 + days[0].month, days[1].year * 100 + days[1].month
+
+
 def expression(name: str, alias: str, dialect: str) -> str:
     """The query inside a question's common table expression of this name."""
     found = next(node for node in parsed(name).find_all(exp.CTE) if node.alias == alias)
