@@ -10,11 +10,13 @@ from typing import Iterator
 
 import pytest
 from aws import Server
-from conftest import PLAYS, write_lake
+from tiny import PLAYS, write_lake
 
 from analytics import ask
 from analytics.lake import LakeError, default_lake, open_lake
 from analytics.prepared import Prepared
+
+pytest_plugins = ["tiny"]
 
 
 def test_a_table(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,12 +10,14 @@ from typing import Any, Callable, Dict, List, Mapping, Tuple
 import duckdb
 import pandas as pd
 import pytest
-from conftest import CHROME, FIREFOX, ITHACA, NEW_YORK, write_lake
 from pyspark.sql import SparkSession
+from tiny import CHROME, FIREFOX, ITHACA, NEW_YORK, write_lake
 
 from analytics import agents, questions
 from analytics.lake import LakeError, open_lake
 from analytics.prepared import KEPT, Prepared
+
+pytest_plugins = ["tiny"]
 
 Rows = List[Tuple[Any, ...]]
 Engine = Callable[[str, Mapping[str, Any]], Rows]
@@ -104,15 +106,15 @@ def plain_rows(frame: pd.DataFrame) -> Rows:
 
 
 @pytest.fixture(scope="module")
-def engines(tiny: Path, spark: SparkSession) -> Dict[str, Engine]:
+def engines(tiny: Path, utc_spark: SparkSession) -> Dict[str, Engine]:
     """Ways to ask the tiny lake."""
     lake = open_lake(str(tiny), {})
     prepared = Prepared(lake)
     for table in ("songplays", "songs", "artists", "users"):
-        spark.read.parquet(str(tiny / table)).createOrReplaceTempView(table)
+        utc_spark.read.parquet(str(tiny / table)).createOrReplaceTempView(table)
 
     def on_spark(name: str, given: Mapping[str, Any]) -> Rows:
-        found = spark.sql(questions.sql(name, "spark"), args=questions.values(name, given))
+        found = utc_spark.sql(questions.sql(name, "spark"), args=questions.values(name, given))
         rows = [tuple(plain(value) for value in row) for row in found.collect()]
         if name not in questions.PARSED:
             return rows

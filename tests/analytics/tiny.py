@@ -1,4 +1,4 @@
-"""What the tests of analytics/ share: a tiny lake whose answers are counted by hand, and lakes that the job builds."""
+"""What the tests of analytics/ share, as a plugin of pytest: a tiny lake whose answers are counted by hand, and lakes that the job builds."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def spark() -> Iterator[SparkSession]:
+def utc_spark() -> Iterator[SparkSession]:
     """A session that speaks UTC, on one machine and without S3."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = SparkSession.builder.master("local[2]").appName("analytics").config("spark.ui.enabled", "false")
