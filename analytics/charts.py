@@ -6,7 +6,7 @@ in shape and dash besides. Each chart carries a description for screen readers.
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Sequence
 
 import altair as alt
 import pandas as pd
@@ -17,21 +17,30 @@ MOST_NAMES = 20  # a chart with more bars than these is no longer read
 DAY = "%Y-%m-%d"
 
 
-def over_time(frame: pd.DataFrame, time: str, value: str, titles: Sequence[str]) -> alt.Chart:
-    """Bars of a number over days, weeks or months, whose column holds dates. Titles are those of both axes."""
-    data = frame.assign(**{time: pd.to_datetime(frame[time]).dt.strftime(DAY)})
-    mark = alt.Chart(data).mark_bar(color=BLUE, size=max(2, min(24, 560 // max(1, span(frame[time])))))
-    return mark.encode(
-        x=dates(time, titles[0]),
-        y=alt.Y(value, type="quantitative", title=titles[1]),
-        tooltip=[shown_day(time, titles[0]), alt.Tooltip(value, type="quantitative", title=titles[1], format=",.4~r")],
-    ).properties(height=260, description=described(titles))
+def over_time(frame: pd.DataFrame, time: str, value: str, titles: Sequence[str], days: int = 1) -> alt.Chart:
+    """Bars of a number over time, each as wide as the days (1, or 7 for weeks) that it is about. The column `time`
+    holds their first days; titles are those of both axes.
+    """
+    first = pd.to_datetime(frame[time])
+    ends = first + pd.Timedelta(hours=22 * days)
+    data = frame.assign(**{time: first.dt.strftime(DAY), "end": ends.dt.strftime("%Y-%m-%dT%H:%M:%SZ")})
+    return (
+        alt.Chart(data)
+        .mark_bar(color=BLUE)
+        .encode(
+            x=dates(time, titles[0]),
+            x2="end",
+            y=alt.Y(value, type="quantitative", title=titles[1]),
+            tooltip=[shown_day(time, titles[0]), tip(value, titles[1])],
+        )
+        .properties(height=260, description=described(titles))
+    )
 
 
 def series(frame: pd.DataFrame, time: str, value: str, name: str, titles: Sequence[str]) -> alt.Chart:
     """Lines of a number over time, one for each value of the column `name`, which are two at most."""
-    data = frame.assign(**{time: pd.to_datetime(frame[time]).dt.strftime(DAY)})
-    kinds = sorted(data[name].dropna().unique())
+    data = frame.dropna(subset=[name]).assign(**{time: pd.to_datetime(frame[time]).dt.strftime(DAY)})
+    kinds = sorted(data[name].unique())
     legend = alt.Legend(title=None, orient="top")
     return (
         alt.Chart(data)
@@ -40,9 +49,9 @@ def series(frame: pd.DataFrame, time: str, value: str, name: str, titles: Sequen
             x=dates(time, titles[0]),
             y=alt.Y(value, type="quantitative", title=titles[1]),
             color=alt.Color(name, type="nominal", scale=alt.Scale(domain=kinds, range=[BLUE, ORANGE]), legend=legend),
-            shape=alt.Shape(name, type="nominal", legend=legend),
-            strokeDash=alt.StrokeDash(name, type="nominal", legend=legend),
-            tooltip=[shown_day(time, titles[0]), name, alt.Tooltip(value, type="quantitative", format=",")],
+            shape=alt.Shape(name, type="nominal", scale=alt.Scale(domain=kinds), legend=legend),
+            strokeDash=alt.StrokeDash(name, type="nominal", scale=alt.Scale(domain=kinds), legend=legend),
+            tooltip=[shown_day(time, titles[0]), name, tip(value, titles[1])],
         )
         .properties(height=260, description=described(titles))
     )
@@ -56,7 +65,7 @@ def columns(frame: pd.DataFrame, category: str, value: str, titles: Sequence[str
         .encode(
             x=alt.X(category, type="ordinal", title=titles[0], axis=alt.Axis(labelAngle=0)),
             y=alt.Y(value, type="quantitative", title=titles[1]),
-            tooltip=[category, alt.Tooltip(value, type="quantitative", title=titles[1], format=",")],
+            tooltip=[category, tip(value, titles[1])],
         )
         .properties(height=260, description=described(titles))
     )
@@ -67,7 +76,7 @@ def ranked(frame: pd.DataFrame, name: str, value: str, titles: Sequence[str]) ->
     base = alt.Chart(frame.head(MOST_NAMES)).encode(
         x=alt.X(value, type="quantitative", title=titles[1]),
         y=alt.Y(name, type="nominal", title=None, sort=None, axis=alt.Axis(labelLimit=160)),
-        tooltip=[name, alt.Tooltip(value, type="quantitative", title=titles[1], format=",")],
+        tooltip=[name, tip(value, titles[1])],
     )
     numbers = base.mark_text(align="left", dx=4, color=ORANGE).encode(
         text=alt.Text(value, type="quantitative", format=",")
@@ -90,7 +99,7 @@ def heat(frame: pd.DataFrame, x: str, y: str, value: str, titles: Sequence[str])
                 scale=alt.Scale(scheme="cividis", domain=[0, float(frame[value].max())]),
                 legend=alt.Legend(orient="top"),
             ),
-            tooltip=[y, x, alt.Tooltip(value, type="quantitative", title=titles[2], format=",.4~r")],
+            tooltip=[y, x, tip(value, titles[2])],
         )
         .properties(
             height=90 + 24 * frame[y].nunique(), description="%s by %s and %s" % (titles[2], titles[0], titles[1])
@@ -118,7 +127,7 @@ def by_run(frame: pd.DataFrame, value: str) -> alt.Chart:
         .encode(
             x=alt.X("started", type="ordinal", title="run, by its start (UTC)", axis=alt.Axis(labelAngle=-45)),
             y=alt.Y(value, type="quantitative", title=value),
-            tooltip=["started", "status", alt.Tooltip(value, type="quantitative", format=",.4~r")],
+            tooltip=["started", "status", tip(value, value)],
         )
         .properties(height=260, description="%s by run" % value)
     )
@@ -135,13 +144,8 @@ def shown_day(column: str, title: str) -> alt.Tooltip:
     return alt.Tooltip(column, type="nominal", title=title)
 
 
-def span(days: Any) -> int:
-    """How many bars a time axis has room to leave for."""
-    times = pd.to_datetime(days)
-    if len(times) < 2:
-        return 1
-    step = max(1, int(times.sort_values().diff().dt.days.min()))
-    return int((times.max() - times.min()).days // step) + 1
+def tip(column: str, title: str) -> alt.Tooltip:
+    return alt.Tooltip(column, type="quantitative", title=title, format=",.2~f")
 
 
 def described(titles: Sequence[str]) -> str:

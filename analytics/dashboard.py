@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from functools import partial
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
 import altair as alt
@@ -27,6 +26,9 @@ SESSIONS = "From the first play to the start of the last one, by the week or len
 COHORTS = "Users by the week of their first play. A tile without a colour: nobody of the cohort played."
 PERIOD_ONLY = "Only the filter by period concerns this page."
 STATES = " A place whose state is not given counts as unknown."
+FIRST = "Overview"
+# Menus of Streamlit's that have no name for screen readers; charts and tables have a download of their own
+STYLE = "<style>.stVegaLiteChart details, .stElementToolbar div[aria-haspopup] { display: none }</style>"
 RUN_CHARTS = {"Records quarantined by each run": "quarantined", "Match rate of each run": "match rate %"}
 
 
@@ -78,14 +80,15 @@ def lake_uri() -> str:
 # ------------------------------------------------------------------------------------ parts of pages
 
 
-def sidebar(version: str, lake: Prepared) -> Selection:
+def filters(version: str, lake: Prepared) -> Selection:
     """The filters, which hold on all pages."""
     first, last = lake.days()
-    period = st.sidebar.selectbox("Period", [*PERIODS, CHOSEN_DAYS], help="Counted back from the last day with a play")
+    columns = st.columns(3)
+    period = columns[0].selectbox("Period", [*PERIODS, CHOSEN_DAYS], help="Counted back from the last day with a play")
+    level = columns[1].selectbox("Level", [ALL, "free", "paid"])
+    state = columns[2].selectbox("State", [ALL, *lake.states()], help="The first one of areas that span several")
     since, until = chosen_days(first, last) if period == CHOSEN_DAYS else last_days(first, last, PERIODS[period])
-    level = st.sidebar.selectbox("Level", [ALL, "free", "paid"])
-    state = st.sidebar.selectbox("State", [ALL, *lake.states()], help="The first one of areas that span several")
-    st.sidebar.caption("%s to %s, UTC" % (since, until))
+    st.write("%s to %s, UTC." % (since, until))
     return Selection(version, since, until, *(None if value == ALL else value for value in (level, state)))
 
 
@@ -94,9 +97,10 @@ def last_days(first: dt.date, last: dt.date, days: Optional[int]) -> Tuple[dt.da
 
 
 def chosen_days(first: dt.date, last: dt.date) -> Tuple[dt.date, dt.date]:
-    """Two days that the user picks; until there are two, the first one only."""
-    since = st.sidebar.date_input("First day", first, min_value=first, max_value=last)
-    until = st.sidebar.date_input("Last day", last, min_value=first, max_value=last)
+    """Two days that the user picks, in either order."""
+    left, right, _ = st.columns(3)
+    since = left.date_input("First day", first, min_value=first, max_value=last)
+    until = right.date_input("Last day", last, min_value=first, max_value=last)
     return min(since, until), max(since, until)
 
 
@@ -108,7 +112,7 @@ def show(title: str, frame: pd.DataFrame, chart: Callable[[], alt.Chart], covers
         return
     st.altair_chart(chart())
     if covers:
-        st.caption(covers)
+        st.write(covers)
     numbers(title, frame)
 
 
@@ -176,9 +180,9 @@ def headline(selection: Selection) -> None:
     matched.metric("Plays of a known song", share, points)
     earlier = selection.before()
     if before["plays"]:
-        st.caption("Change: against the %d days before, %s to %s." % (days(earlier), earlier.since, earlier.until))
+        st.write("Change: against the %d days before, %s to %s." % (days(earlier), earlier.since, earlier.until))
     else:
-        st.caption("Nothing was played in the %d days before, so no change is shown." % days(earlier))
+        st.write("Nothing was played in the %d days before, so no change is shown." % days(earlier))
 
 
 def change(now: float, before: float) -> Optional[str]:
@@ -221,9 +225,7 @@ def drill(selection: Selection) -> None:
     song = choose("Song", songs, "song_id", "title")
     found = ask(selection, "plays-of-song", song=song, limit=MOST_CHOICES)
     st.dataframe(found, hide_index=True)
-    st.caption(
-        "The latest %s plays of this song, each with its user. %s" % (number(len(found)), known_songs(selection))
-    )
+    st.write("The latest %s plays of this song, each with its user. %s" % (number(len(found)), known_songs(selection)))
     download("Plays of a song", found)
 
 
@@ -248,7 +250,7 @@ def users(selection: Selection) -> None:
     show(
         "Conversions and cancellations", changed, lambda: charts.series(long, "day", "users", "change", CHANGES), LEVELS
     )
-    show("Active users each week", weeks, lambda: charts.over_time(weeks, "week", "users", (WEEK, "users")))
+    show("Active users each week", weeks, lambda: charts.over_time(weeks, "week", "users", (WEEK, "users"), 7))
     sessions(selection)
     cohorts = ask(selection, "retention")
     show("Retention of weekly cohorts", cohorts, lambda: charts.cohorts(cohorts), COHORTS)
@@ -257,8 +259,10 @@ def users(selection: Selection) -> None:
 def sessions(selection: Selection) -> None:
     weeks, lengths = ask(selection, "sessions"), ask(selection, "session-lengths")
     minutes, each = (WEEK, "minutes"), (WEEK, "plays")
-    show("Mean length of sessions", weeks, lambda: charts.over_time(weeks, "week", "mean_minutes", minutes), SESSIONS)
-    show("Plays in each session", weeks, lambda: charts.over_time(weeks, "week", "plays_per_session", each))
+    show(
+        "Mean length of sessions", weeks, lambda: charts.over_time(weeks, "week", "mean_minutes", minutes, 7), SESSIONS
+    )
+    show("Plays in each session", weeks, lambda: charts.over_time(weeks, "week", "plays_per_session", each, 7))
     bars = ("minutes, from", "sessions")
     show("Lengths of sessions", lengths, lambda: charts.columns(lengths, "from_minutes", "sessions", bars), SESSIONS)
 
@@ -292,7 +296,7 @@ def songs_of(selection: Selection, user: str, text: str) -> None:
     total, matched = int(songs["plays"].sum()), int(known["plays"].sum())
     st.write("**%s**: %s plays, of which the song of %s is known." % (text, number(total), number(matched)))
     st.dataframe(songs.drop(columns=["user_id", "first_name", "last_name"]), hide_index=True)
-    st.caption("The row without a title holds the plays of songs that are not in the song data. " + PERIOD_ONLY)
+    st.write("The row without a title holds the plays of songs that are not in the song data. " + PERIOD_ONLY)
     download("Songs of user %s" % user, songs)
 
 
@@ -322,7 +326,7 @@ def quality(selection: Selection) -> None:
         st.info("No report of a run can be read in the folder _runs of the lake.")
         return
     st.dataframe(runs.iloc[::-1], hide_index=True)
-    st.caption("The latest run first. The filters do not concern these numbers: they are those of each whole run.")
+    st.write("The latest run first. The filters do not concern these numbers: they are those of each whole run.")
     download("Runs of the job", runs)
     for title, column in RUN_CHARTS.items():
         kept = runs.dropna(subset=[column])
@@ -357,14 +361,12 @@ PAGES: Dict[str, Callable[[Selection], None]] = {
 }
 
 
-def page(title: str) -> None:
-    """A page with the filters beside it, or a sentence where the lake cannot be shown."""
-    st.title(title)
+def show_page(title: str) -> None:
+    """A page below the filters, or a sentence where the lake cannot be shown."""
     uri = lake_uri()
     try:
         published = version(uri)
-        lake = prepared(uri, published)
-        PAGES[title](sidebar(published, lake))
+        PAGES[title](filters(published, prepared(uri, published)))
     except LookupError:
         st.info("The lake %s is empty so far: nothing was played. `make run` builds one from the sample." % uri)
     except LakeError as error:
@@ -374,13 +376,19 @@ def page(title: str) -> None:
 
 def main() -> None:
     st.set_page_config("Sparkify", layout="wide")
-    pages = [
-        st.Page(
-            partial(page, title), title=title, url_path=title.lower().replace(" ", "-"), default=title == "Overview"
-        )
-        for title in PAGES
-    ]
-    st.navigation(pages).run()
+    st.html(STYLE)
+    pages = [st.Page(nothing, title=title, url_path=path(title), default=title == FIRST) for title in PAGES]
+    chosen = st.navigation(pages, position="top")
+    st.title(chosen.title)
+    show_page(chosen.title)  # here and not in chosen.run(), so that the filters stay as they are from page to page
+
+
+def nothing() -> None:
+    """What Streamlit's own pages show."""
+
+
+def path(title: str) -> str:
+    return title.lower().replace(" ", "-")
 
 
 main()

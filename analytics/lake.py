@@ -119,7 +119,7 @@ class Lake:
         except OSError as error:
             raise LakeError("the lake %s cannot be reached: %s" % (self.uri, first_line(error))) from error
         if all(info.type == fs.FileType.NotFound for info in found):
-            raise LakeError("there is no lake in %s: it has none of the tables (make run builds one in lake)" % self.uri)
+            raise LakeError("there is no lake in %s: none of its tables (make run builds one in lake)" % self.uri)
 
     def listed(self, folder: str) -> List[fs.FileInfo]:
         """What is in a folder of the lake; nothing where it is missing or may not be read."""

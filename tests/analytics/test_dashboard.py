@@ -15,7 +15,7 @@ import duckdb
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import said_until
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from tiny import PLAYS, ROOT, write_lake
 
 pytest_plugins = ["tiny"]
@@ -88,10 +88,7 @@ class Visit:
 
     def go(self, title: str) -> None:
         """To another page, by its link."""
-        link = self.page.get_by_role("link", name=title, exact=True)
-        if not link.is_visible():  # a narrow screen
-            self.page.get_by_test_id("stExpandSidebarButton").click()
-        link.click()
+        self.page.get_by_role("link", name=title, exact=True).click()
         expect(self.page.get_by_role("heading", level=1)).to_have_text(title, timeout=PATIENCE)
         self.settle()
 

@@ -1,4 +1,4 @@
-"""What the tests of analytics/ share, as a plugin of pytest: a tiny lake whose answers are counted by hand, and lakes that the job builds."""
+"""A plugin of pytest for the tests of analytics/: a tiny lake with answers counted by hand, and lakes of the job."""
 
 from __future__ import annotations
 
