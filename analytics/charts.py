@@ -49,8 +49,8 @@ def series(frame: pd.DataFrame, time: str, value: str, name: str, titles: Sequen
             x=dates(time, titles[0]),
             y=alt.Y(value, type="quantitative", title=titles[1]),
             color=alt.Color(name, type="nominal", scale=alt.Scale(domain=kinds, range=[BLUE, ORANGE]), legend=legend),
-            shape=alt.Shape(name, type="nominal", scale=alt.Scale(domain=kinds), legend=legend),
-            strokeDash=alt.StrokeDash(name, type="nominal", scale=alt.Scale(domain=kinds), legend=legend),
+            shape=alt.Shape(name, type="nominal", scale=alt.Scale(domain=kinds), legend=None),
+            strokeDash=alt.StrokeDash(name, type="nominal", scale=alt.Scale(domain=kinds), legend=None),
             tooltip=[shown_day(time, titles[0]), name, tip(value, titles[1])],
         )
         .properties(height=260, description=described(titles))
