@@ -11,6 +11,7 @@ import duckdb
 import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
+from sqlglot import exp
 from tiny import CHROME, FIREFOX, ITHACA, NEW_YORK, write_lake
 
 from analytics import agents, questions
@@ -180,7 +181,7 @@ def test_kept_tables_are_the_same_step_in_every_question() -> None:
         found = {
             questions.expression(name, alias, "trino")
             for name in questions.names()
-            if any(cte.alias == alias for cte in questions.parsed(name).find_all(questions.exp.CTE))
+            if any(cte.alias == alias for cte in questions.parsed(name).find_all(exp.CTE))
         }
         assert len(found) == 1, alias
 
