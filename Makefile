@@ -29,7 +29,7 @@ fetch_s3_client = "import etl; etl.start_session(etl.Config('S3', 's3://-/', 's3
 usable = $(if $(shell $(1)/bin/python -c '' 2>&1 || echo no),FORCE)
 
 .DEFAULT_GOAL := help
-.PHONY: help run query test test-cloud test-warehouse test-serverless test-crash test-emr test-spark4 compare mutations bench bench-conf lint format clean FORCE
+.PHONY: help run query dashboard notebook test test-cloud test-analytics test-warehouse test-serverless test-crash test-emr test-spark4 compare mutations bench bench-conf lint format clean FORCE
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,14 @@ query: $(VENV)/.query ## run the SQL in Q="..." on the lake (LAKE=path to anothe
 	@[ -d "$(LAKE)/songplays" ] || { echo "There is no lake in $(LAKE): make run builds one in lake" >&2; exit 1; }
 	@$(VENV)/bin/python -c "$$QUERY"
 
+dashboard: $(VENV)/.analytics ## open the dashboard on the lake (LAKE=path or s3:// URI; ARGS="..." adds options of Streamlit)
+	@[ "$(LAKE)" != lake ] || [ -d lake ] || $(MAKE) --no-print-directory run ARGS=
+	@$(VENV)/bin/python -m streamlit run analytics/dashboard.py $(ARGS)
+
+notebook: $(VENV)/.analytics ## run analytics/proof_of_concept.ipynb and store it with its plots
+	@$(spark35) -m nbconvert --to notebook --inplace --execute --ClearMetadataPreprocessor.enabled=True \
+	  --ClearMetadataPreprocessor.clear_notebook_metadata=False analytics/proof_of_concept.ipynb
+
 test: $(VENV)/.s3 ## run the tests (ARGS="..." adds options of pytest)
 	@$(spark35) -m pytest $(workers) $(TESTS) $(ARGS)
 
@@ -54,6 +62,10 @@ test-warehouse: $(VENV)/.test ## run the tests of catalog and warehouse, with a 
 
 test-serverless: $(VENV)/.serverless ## run the tests of docker/ and serverless/, without Docker and AWS
 	@$(spark35) -m pytest $(workers) -rs tests/docker tests/serverless $(ARGS)
+
+test-analytics: $(VENV)/.analytics-test ## run the tests of questions, dashboard and notebook, with Spark and a browser
+	@.ci/chromium.sh >/dev/null
+	@CHROMIUM="$$(.ci/chromium.sh)"; export CHROMIUM; $(spark35) -m pytest -rs tests/analytics $(ARGS)
 
 test-crash: $(VENV)/.s3 ## kill runs at KILLS random moments and at each step, fill the disk (half an hour)
 	@$(spark35) -m pytest -rs tests/crash $(ARGS)
@@ -123,6 +135,17 @@ $(VENV)/.bench: benchmarks/requirements.txt $(VENV)/.test
 
 $(VENV)/.query: tests/requirements.txt $(VENV)/.run
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/requirements.txt duckdb
+	@touch $@
+
+$(VENV)/.analytics: analytics/requirements.txt $(VENV)/.run
+	@echo "Installing what asks the lake into $(VENV)"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement analytics/requirements.txt
+	@touch $@
+
+# With the packages of the other tests, so that pip refuses where the two do not agree
+$(VENV)/.analytics-test: tests/analytics/requirements.txt tests/requirements.txt $(VENV)/.analytics
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt \
+	  --requirement analytics/requirements.txt --requirement tests/analytics/requirements.txt
 	@touch $@
 
 $(SPARK4)/.test: tests/requirements-spark4.txt tests/requirements.txt $(call usable,$(SPARK4))

@@ -1,0 +1,31 @@
+-- Which artists are played most?
+-- percent_of_plays is the artist's share of all plays of the period, those without a known song included;
+-- covered_percent, the same in each row, is the share of plays of which the artist is known at all.
+with song_listening as (
+  select
+    year, month, cast(start_time as date) as day, level, song_id, artist_id,
+    coalesce(nullif(regexp_extract(location, ', *([A-Z][A-Z])(-[A-Z][A-Z])*$', 1), ''), 'unknown') as state,
+    count(*) as plays
+  from songplays
+  group by 1, 2, 3, 4, 5, 6, 7
+),
+chosen as (
+  select artist_id, cast(sum(plays) as bigint) as plays
+  from song_listening
+  where year * 100 + month between year(:since) * 100 + month(:since) and year(:until) * 100 + month(:until)
+    and day between :since and :until
+    and (:level is null or level = :level)
+    and (:state is null or state = :state)
+  group by artist_id
+),
+shares as (
+  select
+    artist_id, plays, 1e2 * plays / sum(plays) over () as percent_of_plays,
+    1e2 * sum(case when artist_id is not null then plays else 0 end) over () / sum(plays) over () as covered_percent
+  from chosen
+)
+select s.artist_id, a.name as artist, s.plays, s.percent_of_plays, s.covered_percent
+from shares as s
+join artists as a on a.artist_id = s.artist_id
+order by s.plays desc, a.name, s.artist_id
+limit :limit

@@ -1,0 +1,138 @@
+"""The analysts' questions: SQL in `queries/`, one a file, which this module finds, describes and translates.
+
+The files are in Trino's dialect, which is Athena's too; sqlglot turns them into that of DuckDB or Spark. A parameter is
+written `:name`. Many questions begin with the same common table expression, such as `listening`; who keeps its rows in
+a table of that name leaves it out of the question (`without=`), and the question reads the table.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
+
+import sqlglot
+from sqlglot import exp
+
+QUERIES = Path(__file__).resolve().parent / "queries"
+DIALECT = "trino"
+
+# Questions that are another one, with its user agents parsed: which one, and the column of the parsed name
+PARSED = {"browsers": ("user-agents", "browser"), "operating-systems": ("user-agents", "operating_system")}
+
+
+class Parameter(NamedTuple):
+    """What a `:name` in the SQL stands for."""
+
+    kind: type
+    default: Any  # None: no restriction, where the question allows that
+    help: str
+
+
+PARAMETERS: Dict[str, Parameter] = {
+    "since": Parameter(dt.date, dt.date(1970, 1, 1), "first day (UTC), such as 2018-11-01"),
+    "until": Parameter(dt.date, dt.date(9999, 12, 31), "last day (UTC), which is included"),
+    "level": Parameter(str, None, "only plays at this level: free or paid"),
+    "state": Parameter(str, None, "only plays in this US state, such as CA, or unknown"),
+    "limit": Parameter(int, 10, "so many rows at most"),
+    "user": Parameter(str, None, "a user: the id, or first and last name (find-users: a part of the name)"),
+    "artist": Parameter(str, None, "only songs of the artist with this id"),
+    "song": Parameter(str, None, "the id of a song"),
+}
+REQUIRED = {"user", "song"}
+
+
+class QuestionError(Exception):
+    """A question, or a value for it, that is not known; the text is a sentence for people."""
+
+
+def names() -> List[str]:
+    """The names of all questions, sorted."""
+    return sorted([path.stem for path in QUERIES.glob("*.sql")] + list(PARSED))
+
+
+def text(name: str) -> str:
+    """A question's file, with its comment. Raises QuestionError for a name that is not known."""
+    if name not in names():
+        raise QuestionError("there is no question %s; there are: %s" % (name, ", ".join(names())))
+    return (QUERIES / (PARSED.get(name, (name,))[0] + ".sql")).read_text(encoding="utf-8")
+
+
+def title(name: str) -> str:
+    """What a question asks, in a line."""
+    if name in PARSED:
+        return "Which %s do users listen with most?" % name.replace("-", " ")
+    return text(name).partition("\n")[0].lstrip("- ")
+
+
+def parameters(name: str) -> List[str]:
+    """The names of the parameters in a question's SQL, in the order of PARAMETERS."""
+    used = {node.name for node in parsed(name).find_all(exp.Placeholder)}
+    return [parameter for parameter in PARAMETERS if parameter in used]
+
+
+def values(name: str, given: Mapping[str, Any]) -> Dict[str, Any]:
+    """A value for each parameter of a question: the given one, else the default. Raises QuestionError where none is."""
+    chosen = {key: given.get(key, PARAMETERS[key].default) for key in parameters(name)}
+    missing = [key for key, value in chosen.items() if value is None and key in REQUIRED]
+    if missing:
+        raise QuestionError("the question %s needs --%s: %s" % (name, missing[0], PARAMETERS[missing[0]].help))
+    return chosen
+
+
+@lru_cache(maxsize=None)
+def parsed(name: str) -> exp.Expr:
+    """A question's SQL as a tree, which is shared: copy it before changing it."""
+    return sqlglot.parse_one(text(name), read=DIALECT)
+
+
+@lru_cache(maxsize=None)
+def sql(name: str, dialect: str, without: Tuple[str, ...] = ()) -> str:
+    """A question in another dialect, with its parameters as that dialect writes them.
+
+    `without` names common table expressions to leave out. Raises sqlglot's error where the dialect lacks something.
+    """
+    tree = parsed(name).copy()
+    for expression in list(tree.find_all(exp.CTE)):
+        if expression.alias in without:
+            expression.pop()
+    if tree.args.get("with_") and not tree.args["with_"].expressions:
+        tree.set("with_", None)
+    return generated(tree, dialect)
+
+
+def months(name: str, chosen: Mapping[str, Any]) -> Tuple[int, int]:
+    """The first and the last month, as 201811, whose partitions a question reads with these values.
+
+    A question that restricts its partitions does so by year(:since) and year(:until); what it does not name is open.
+    """
+    named = {node.this.name for node in parsed(name).find_all(exp.Year) if isinstance(node.this, exp.Placeholder)}
+    days = [chosen[key] if key in named else PARAMETERS[key].default for key in ("since", "until")]
+    return days[0].year * 100 + days[0].month, days[1].year * 100 + days[1].month
+
+
+def expression(name: str, alias: str, dialect: str) -> str:
+    """The query inside a question's common table expression of this name."""
+    found = next(node for node in parsed(name).find_all(exp.CTE) if node.alias == alias)
+    return generated(found.this, dialect)
+
+
+def self_contained(name: str, dialect: str, given: Mapping[str, Any]) -> str:
+    """A question with its values written into it, to paste where nothing can be bound (Athena's console)."""
+    chosen = {key: literal(value) for key, value in values(name, given).items()}
+    return generated(
+        parsed(name).transform(lambda node: chosen[node.name].copy() if isinstance(node, exp.Placeholder) else node),
+        dialect,
+    )
+
+
+def literal(value: Any) -> exp.Expr:
+    """A value as SQL writes it."""
+    if isinstance(value, dt.date):
+        return exp.cast(exp.Literal.string(value.isoformat()), "date")
+    return exp.convert(value)
+
+
+def generated(tree: exp.Expr, dialect: str) -> str:
+    return tree.sql(dialect, pretty=True, comments=False, unsupported_level=sqlglot.ErrorLevel.RAISE)
