@@ -6,7 +6,6 @@ in shape and dash besides. Each chart carries a description for screen readers.
 
 from __future__ import annotations
 
-import json
 from typing import Sequence
 
 import altair as alt
@@ -26,7 +25,7 @@ def over_time(frame: pd.DataFrame, time: str, value: str, titles: Sequence[str],
     ends = first + pd.Timedelta(hours=22 * days)
     data = frame.assign(**{time: first.dt.strftime(DAY), "end": ends.dt.strftime("%Y-%m-%dT%H:%M:%SZ")})
     return (
-        alt.Chart(rows(data))
+        alt.Chart(data)
         .mark_bar(color=BLUE)
         .encode(
             x=dates(time, titles[0]),
@@ -44,7 +43,7 @@ def series(frame: pd.DataFrame, time: str, value: str, name: str, titles: Sequen
     kinds = sorted(data[name].unique())
     legend = alt.Legend(title=None, orient="top")
     return (
-        alt.Chart(rows(data))
+        alt.Chart(data)
         .mark_line(point=alt.OverlayMarkDef(size=60, filled=True))
         .encode(
             x=dates(time, titles[0]),
@@ -52,7 +51,7 @@ def series(frame: pd.DataFrame, time: str, value: str, name: str, titles: Sequen
             color=alt.Color(name, type="nominal", scale=alt.Scale(domain=kinds, range=[BLUE, ORANGE]), legend=legend),
             shape=alt.Shape(name, type="nominal", scale=alt.Scale(domain=kinds), legend=None),
             strokeDash=alt.StrokeDash(name, type="nominal", scale=alt.Scale(domain=kinds), legend=None),
-            tooltip=[shown_day(time, titles[0]), text_tip(name), tip(value, titles[1])],
+            tooltip=[shown_day(time, titles[0]), name, tip(value, titles[1])],
         )
         .properties(height=260, description=described(titles))
     )
@@ -61,12 +60,12 @@ def series(frame: pd.DataFrame, time: str, value: str, name: str, titles: Sequen
 def columns(frame: pd.DataFrame, category: str, value: str, titles: Sequence[str]) -> alt.Chart:
     """Upright bars in the order of a column of whole numbers, such as hours."""
     return (
-        alt.Chart(rows(frame))
+        alt.Chart(frame)
         .mark_bar(color=BLUE)
         .encode(
             x=alt.X(category, type="ordinal", title=titles[0], axis=alt.Axis(labelAngle=0)),
             y=alt.Y(value, type="quantitative", title=titles[1]),
-            tooltip=[text_tip(category), tip(value, titles[1])],
+            tooltip=[category, tip(value, titles[1])],
         )
         .properties(height=260, description=described(titles))
     )
@@ -74,10 +73,10 @@ def columns(frame: pd.DataFrame, category: str, value: str, titles: Sequence[str
 
 def ranked(frame: pd.DataFrame, name: str, value: str, titles: Sequence[str]) -> alt.Chart:
     """Lying bars, the longest on top, each with its number; the first MOST_NAMES rows."""
-    base = alt.Chart(rows(frame.head(MOST_NAMES))).encode(
+    base = alt.Chart(frame.head(MOST_NAMES)).encode(
         x=alt.X(value, type="quantitative", title=titles[1]),
         y=alt.Y(name, type="nominal", title=None, sort=None, axis=alt.Axis(labelLimit=160)),
-        tooltip=[text_tip(name), tip(value, titles[1])],
+        tooltip=[name, tip(value, titles[1])],
     )
     numbers = base.mark_text(align="left", dx=4, color=ORANGE).encode(
         text=alt.Text(value, type="quantitative", format=",")
@@ -88,7 +87,7 @@ def ranked(frame: pd.DataFrame, name: str, value: str, titles: Sequence[str]) ->
 def heat(frame: pd.DataFrame, x: str, y: str, value: str, titles: Sequence[str]) -> alt.Chart:
     """A field of tiles, the greater the number the lighter; titles are those of x, y and the number."""
     return (
-        alt.Chart(rows(frame))
+        alt.Chart(frame)
         .mark_rect()
         .encode(
             x=alt.X(x, type="ordinal", title=titles[0], axis=alt.Axis(labelAngle=0)),
@@ -100,7 +99,7 @@ def heat(frame: pd.DataFrame, x: str, y: str, value: str, titles: Sequence[str])
                 scale=alt.Scale(scheme="cividis", domain=[0, float(frame[value].max())]),
                 legend=alt.Legend(orient="top"),
             ),
-            tooltip=[text_tip(y), text_tip(x), tip(value, titles[2])],
+            tooltip=[y, x, tip(value, titles[2])],
         )
         .properties(
             height=90 + 24 * frame[y].nunique(), description="%s by %s and %s" % (titles[2], titles[0], titles[1])
@@ -123,12 +122,12 @@ def cohorts(frame: pd.DataFrame) -> alt.Chart:
 def by_run(frame: pd.DataFrame, value: str) -> alt.Chart:
     """A number of each run of the job, in the order of their starts."""
     return (
-        alt.Chart(rows(frame))
+        alt.Chart(frame)
         .mark_bar(color=BLUE, size=12)
         .encode(
             x=alt.X("started", type="ordinal", title="run, by its start (UTC)", axis=alt.Axis(labelAngle=-45)),
             y=alt.Y(value, type="quantitative", title=value),
-            tooltip=[text_tip("started"), text_tip("status"), tip(value, value)],
+            tooltip=["started", "status", tip(value, value)],
         )
         .properties(height=260, description="%s by run" % value)
     )
@@ -143,15 +142,6 @@ def dates(column: str, title: str) -> alt.X:
 
 def shown_day(column: str, title: str) -> alt.Tooltip:
     return alt.Tooltip(column, type="nominal", title=title)
-
-
-def text_tip(column: str) -> alt.Tooltip:
-    return alt.Tooltip(column, type="nominal")
-
-
-def rows(frame: pd.DataFrame) -> alt.InlineData:
-    """The rows inside the chart: Streamlit sends a frame apart from its chart, which is drawn without it at first."""
-    return alt.InlineData(values=json.loads(frame.to_json(orient="records", date_format="iso")))
 
 
 def tip(column: str, title: str) -> alt.Tooltip:
