@@ -133,8 +133,8 @@ $(VENV)/.bench: benchmarks/requirements.txt $(VENV)/.test
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
 	@touch $@
 
-$(VENV)/.query: tests/requirements.txt $(VENV)/.run
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/requirements.txt duckdb
+$(VENV)/.query: analytics/requirements.txt $(VENV)/.run
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint analytics/requirements.txt duckdb
 	@touch $@
 
 $(VENV)/.analytics: analytics/requirements.txt $(VENV)/.run

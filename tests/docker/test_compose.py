@@ -146,7 +146,8 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 def events(folder: Path) -> List[Dict[str, Any]]:
     """Spark's event log of the only application."""
     (log,) = [path for path in folder.iterdir() if path.name.startswith("app-")]
-    return [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    with log.open(encoding="utf-8") as lines:  # not splitlines(), which takes white space in plans for ends of lines
+        return [json.loads(line) for line in lines]
 
 
 def workers_with_tasks(found: List[Dict[str, Any]]) -> Set[str]:
@@ -227,8 +228,8 @@ def test_no_token_and_no_secret_is_in_the_project() -> None:
 
 
 def version_of(package: str, file: str) -> str:
-    """The version that a requirements file pins."""
-    found = re.search(r"^%s==([^\s;]+)" % re.escape(package), (ROOT / file).read_text("utf-8"), re.MULTILINE)
+    """The version that a requirements file pins, whatever its extras."""
+    found = re.search(r"^%s(?:\[[^]]*\])?==([^\s;]+)" % re.escape(package), (ROOT / file).read_text("utf-8"), re.MULTILINE)
     assert found, (package, file)
     return found.group(1)
 
@@ -240,7 +241,7 @@ def test_images_are_made_of_pinned_parts() -> None:
         assert all("==" in line for line in lines if line and not line.startswith("#"))
 
 
-@pytest.mark.parametrize("package", ["moto[s3]", "flask", "flask-cors", "pandas", "pyarrow", "duckdb", "awscli"])
+@pytest.mark.parametrize("package", ["moto", "flask", "flask-cors", "pandas", "pyarrow", "duckdb", "awscli"])
 def test_images_hold_the_versions_that_the_tests_have(package: str) -> None:
     file = "serverless/requirements.txt" if package == "awscli" else "docker/requirements.txt"
     assert version_of(package, file) == version_of(package, "tests/requirements.txt")
