@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import os
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 import altair as alt
 import pandas as pd
@@ -330,7 +332,7 @@ def quality(selection: Selection) -> None:
     download("Runs of the job", runs)
     for title, column in RUN_CHARTS.items():
         kept = runs.dropna(subset=[column])
-        show(title, kept, lambda kept=kept, column=column: charts.by_run(kept, column))
+        show(title, kept, functools.partial(charts.by_run, kept, column))
 
 
 def run_row(report: Mapping[str, Any]) -> Dict[str, Any]:
@@ -361,12 +363,11 @@ PAGES: Dict[str, Callable[[Selection], None]] = {
 }
 
 
-def show_page(title: str) -> None:
-    """A page below the filters, or a sentence where the lake cannot be shown."""
-    uri = lake_uri()
+@contextmanager
+def kindly(uri: str) -> Iterator[None]:
+    """A sentence where the lake cannot be shown."""
     try:
-        published = version(uri)
-        PAGES[title](filters(published, prepared(uri, published)))
+        yield
     except LookupError:
         st.info("The lake %s is empty so far: nothing was played. `make run` builds one from the sample." % uri)
     except LakeError as error:
@@ -374,17 +375,27 @@ def show_page(title: str) -> None:
         st.button("Try again")
 
 
+def page(title: str, chosen: List[Selection]) -> Any:
+    """A page of Streamlit's, whose charts are made anew when it is opened; for what was chosen by then."""
+
+    def body() -> None:
+        PAGES[title](chosen[0])
+
+    return st.Page(body, title=title, url_path=path(title), default=title == FIRST)
+
+
 def main() -> None:
+    """Everything: the filters, which stay as they are from page to page, and the page below them."""
     st.set_page_config("Sparkify", layout="wide")
     st.html(STYLE)
-    pages = [st.Page(nothing, title=title, url_path=path(title), default=title == FIRST) for title in PAGES]
-    chosen = st.navigation(pages, position="top")
-    st.title(chosen.title)
-    show_page(chosen.title)  # here and not in chosen.run(), so that the filters stay as they are from page to page
-
-
-def nothing() -> None:
-    """What Streamlit's own pages show."""
+    chosen: List[Selection] = []
+    opened = st.navigation([page(title, chosen) for title in PAGES], position="top")
+    st.title(opened.title)
+    uri = lake_uri()
+    with kindly(uri):
+        published = version(uri)
+        chosen.append(filters(published, prepared(uri, published)))
+        opened.run()
 
 
 def path(title: str) -> str:

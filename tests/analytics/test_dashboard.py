@@ -81,9 +81,8 @@ class Visit:
         idle = '[data-testid="stApp"][data-test-script-state="notRunning"]'
         self.page.wait_for_selector(idle)
         self.page.wait_for_function("() => !document.querySelector('[data-testid=stSkeleton], [data-stale=true]')")
-        drawn = (
-            "[...document.querySelectorAll('[data-testid=stVegaLiteChart]')].every(c => c.querySelector('svg,canvas'))"
-        )
+        charts = "[...document.querySelectorAll('[data-testid=stVegaLiteChart]')]"
+        drawn = charts + ".every(chart => chart.querySelector('.role-mark path'))"
         self.page.wait_for_function("() => " + drawn)
 
     def go(self, title: str) -> None:

@@ -229,7 +229,9 @@ def test_no_token_and_no_secret_is_in_the_project() -> None:
 
 def version_of(package: str, file: str) -> str:
     """The version that a requirements file pins, whatever its extras."""
-    found = re.search(r"^%s(?:\[[^]]*\])?==([^\s;]+)" % re.escape(package), (ROOT / file).read_text("utf-8"), re.MULTILINE)
+    found = re.search(
+        r"^%s(?:\[[^]]*\])?==([^\s;]+)" % re.escape(package), (ROOT / file).read_text("utf-8"), re.MULTILINE
+    )
     assert found, (package, file)
     return found.group(1)
 
