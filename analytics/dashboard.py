@@ -121,8 +121,8 @@ def show(title: str, frame: pd.DataFrame, chart: Callable[[], alt.Chart], covers
 def numbers(title: str, frame: pd.DataFrame) -> None:
     """The rows behind a chart."""
     with st.expander("Numbers: " + title):
+        download(title, frame)  # above the table, which just opened lies over what is below it
         st.dataframe(frame, hide_index=True)
-        download(title, frame)
 
 
 def download(title: str, frame: pd.DataFrame) -> None:

@@ -185,7 +185,7 @@ def test_which_songs_a_user_listened_to(visit: Visit) -> None:
     box = visit.page.get_by_label("Name, or part of it, or user id")
     box.fill("halloway")
     box.press("Enter")
-    text = "Wren Halloway (user 1, paid): 56 plays, of which the song of 33 is known."
+    text = "Wren Halloway (user 1, free): 56 plays, of which the song of 33 is known."
     expect(visit.page.get_by_text(text)).to_be_visible(timeout=PATIENCE)
 
 
