@@ -31,6 +31,7 @@ def over_time(frame: pd.DataFrame, time: str, value: str, titles: Sequence[str],
             x=dates(time, titles[0]),
             x2="end",
             y=alt.Y(value, type="quantitative", title=titles[1]),
+            y2=alt.datum(0),  # with two ends on the other axis, a bar needs its foot
             tooltip=[shown_day(time, titles[0]), tip(value, titles[1])],
         )
         .properties(height=260, description=described(titles))
