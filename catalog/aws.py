@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -27,6 +28,7 @@ except ImportError as missing:
     sys.exit(2)
 
 Record = Dict[str, Any]
+POLICY_NAME = "sparkify"  # of the policy in a role
 OUTPUT = etl.Setting("output", "MODE", "folder of the lake, in S3", {"": "s3://sparkify-dl-sp/sparkify-data"})
 CODES = {
     **etl.S3_REFUSALS,
@@ -66,6 +68,12 @@ class Lake(NamedTuple):
     def uri(self, *parts: str) -> str:
         """The URI of the same."""
         return "s3://%s/%s" % (self.bucket, self.key(*parts))
+
+    def apply(self, what: str, text: str, change: Callable[[], Any]) -> None:
+        """Make a change, or with --dry-run say that it would be made."""
+        if not self.dry_run:
+            change()
+        say("%s: %s%s" % (what, "would be " if self.dry_run else "", text))
 
 
 class Clients:
@@ -224,3 +232,46 @@ def policy_of(name: str, lake: Lake, account: str) -> str:
     text = re.sub(r'([/"])sparkify-data/', lambda found: found[1] + lake.prefix, text)
     text = re.sub(r"\b\d{12}\b", account, text)
     return json.dumps(json.loads(text))
+
+
+class Role:
+    """A role that a service acts as, with one policy of docs/iam."""
+
+    def __init__(self, clients: Clients, lake: Lake, name: str, trust: str, policy: str) -> None:
+        self.iam, self.lake, self.name, self.trust, self.policy = clients["iam"], lake, name, trust, policy
+        self.account = clients.account()
+
+    def find(self) -> Optional[Record]:
+        """The role; None where there is none."""
+        return found(self.iam.get_role, "NoSuchEntity", RoleName=self.name)
+
+    def find_policy(self) -> Optional[Record]:
+        """Its policy; None where there is none."""
+        return found(self.iam.get_role_policy, "NoSuchEntity", RoleName=self.name, PolicyName=POLICY_NAME)
+
+    def make(self) -> str:
+        """Make it with its policy, as far as it is not there; returns its ARN, or its name with --dry-run."""
+        role, policy = self.find(), policy_of(self.policy, self.lake, self.account)
+        if role is None:
+            trust = policy_of(self.trust, self.lake, self.account)
+            create = functools.partial(self.iam.create_role, RoleName=self.name, AssumeRolePolicyDocument=trust)
+            self.lake.apply("role " + self.name, "made", create)
+        known = self.find_policy()
+        if known and known["PolicyDocument"] == json.loads(policy):
+            say("role %s: unchanged" % self.name)
+        else:
+            about = {"RoleName": self.name, "PolicyName": POLICY_NAME, "PolicyDocument": policy}
+            given = "given %s of docs/iam" % self.policy
+            self.lake.apply("role " + self.name, given, functools.partial(self.iam.put_role_policy, **about))
+        role = role or self.find()
+        return str(role["Role"]["Arn"]) if role else self.name
+
+    def remove(self) -> None:
+        """Remove it with its policy."""
+        self.lake.apply("role " + self.name, "removed", self.delete)
+
+    def delete(self) -> None:
+        """The same, whatever the flags say."""
+        if self.find_policy():
+            self.iam.delete_role_policy(RoleName=self.name, PolicyName=POLICY_NAME)
+        self.iam.delete_role(RoleName=self.name)

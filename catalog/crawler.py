@@ -15,7 +15,7 @@ import functools
 import json
 import os
 import sys
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence
 
 import etl
 from catalog import aws
@@ -39,14 +39,8 @@ class Crawler:
     """The crawler, its role and its database."""
 
     def __init__(self, clients: Clients, lake: Lake, schedule: Optional[str]) -> None:
-        self.glue, self.iam, self.lake, self.schedule = clients["glue"], clients["iam"], lake, schedule
-        self.account = clients.account()
-
-    def apply(self, what: str, text: str, change: Callable[[], Any]) -> None:
-        """Make a change, or with --dry-run say that it would be made."""
-        if not self.lake.dry_run:
-            change()
-        say("%s: %s%s" % (what, "would be " if self.lake.dry_run else "", text))
+        self.glue, self.lake, self.schedule = clients["glue"], lake, schedule
+        self.role = aws.Role(clients, lake, ROLE, TRUST, POLICY)
 
     def crawler(self) -> Optional[Record]:
         """The crawler; None where there is none."""
@@ -69,29 +63,15 @@ class Crawler:
 
     def make(self, start: bool) -> None:
         """Make what is not there, change what differs, and start the crawler if that is asked for."""
-        self.make_role()
+        self.role.make()
         if aws.found(self.glue.get_database, "EntityNotFoundException", Name=DATABASE):
             say("database %s: unchanged" % DATABASE)
         else:
             details = {"Name": DATABASE, "Description": "Sparkify data lake, as a crawler sees it"}
-            self.apply("database " + DATABASE, "made", lambda: self.glue.create_database(DatabaseInput=details))
+            self.lake.apply("database " + DATABASE, "made", lambda: self.glue.create_database(DatabaseInput=details))
         self.make_crawler()
         if start:
             self.start()
-
-    def make_role(self) -> None:
-        """Make the role that the crawler acts as, with its policy."""
-        trust, policy = (aws.policy_of(name, self.lake, self.account) for name in (TRUST, POLICY))
-        found = aws.found(self.iam.get_role, "NoSuchEntity", RoleName=ROLE)
-        if found is None:
-            create = functools.partial(self.iam.create_role, RoleName=ROLE, AssumeRolePolicyDocument=trust)
-            self.apply("role " + ROLE, "made", create)
-        known = aws.found(self.iam.get_role_policy, "NoSuchEntity", RoleName=ROLE, PolicyName="sparkify")
-        if known and known["PolicyDocument"] == json.loads(policy):
-            say("role %s: unchanged" % ROLE)
-            return
-        put = functools.partial(self.iam.put_role_policy, RoleName=ROLE, PolicyName="sparkify", PolicyDocument=policy)
-        self.apply("role " + ROLE, "given %s of docs/iam" % POLICY, put)
 
     def make_crawler(self) -> None:
         """Make the crawler, anew where it differs: what it has found is in the database, not in the crawler."""
@@ -102,10 +82,10 @@ class Crawler:
             return
         if found:
             refuse_running(found)
-            self.apply("crawler " + CRAWLER, "removed, to be made anew", self.delete)
+            self.lake.apply("crawler " + CRAWLER, "removed, to be made anew", self.delete)
         create = functools.partial(self.glue.create_crawler, Name=CRAWLER, **wanted)
         # A role that has just been made is not known everywhere yet
-        self.apply("crawler " + CRAWLER, "made", lambda: aws.patiently(create, "InvalidInputException", "assume"))
+        self.lake.apply("crawler " + CRAWLER, "made", lambda: aws.patiently(create, "InvalidInputException", "assume"))
 
     def start(self) -> None:
         """Let it crawl, unless it does."""
@@ -113,7 +93,7 @@ class Crawler:
         if found and found["State"] != "READY":
             say("crawler %s: is %s" % (CRAWLER, found["State"].lower()))
             return
-        self.apply("crawler " + CRAWLER, "started", lambda: self.glue.start_crawler(Name=CRAWLER))
+        self.lake.apply("crawler " + CRAWLER, "started", lambda: self.glue.start_crawler(Name=CRAWLER))
         say("watch   aws glue get-crawler --name %s --query Crawler.State --region %s" % (CRAWLER, self.lake.region))
 
     def delete(self) -> None:
@@ -125,20 +105,14 @@ class Crawler:
         found = self.crawler()
         if found:
             refuse_running(found)
-            self.apply("crawler " + CRAWLER, "removed", self.delete)
+            self.lake.apply("crawler " + CRAWLER, "removed", self.delete)
         else:
             say("crawler %s: is not there" % CRAWLER)
-        if aws.found(self.iam.get_role, "NoSuchEntity", RoleName=ROLE):
-            self.apply("role " + ROLE, "removed", self.delete_role)
+        if self.role.find():
+            self.role.remove()
         else:
             say("role %s: is not there" % ROLE)
         say("kept    what it has found: aws glue delete-database --name %s --region %s" % (DATABASE, self.lake.region))
-
-    def delete_role(self) -> None:
-        """Remove the role with its policy."""
-        if aws.found(self.iam.get_role_policy, "NoSuchEntity", RoleName=ROLE, PolicyName="sparkify"):
-            self.iam.delete_role_policy(RoleName=ROLE, PolicyName="sparkify")
-        self.iam.delete_role(RoleName=ROLE)
 
 
 def schedule_of(found: Optional[Record]) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 from urllib.parse import unquote
 
 import etl
@@ -134,12 +134,6 @@ class Catalog:
     def __init__(self, clients: Clients, lake: Lake, database: str) -> None:
         self.glue, self.lake, self.database = clients["glue"], lake, database
 
-    def apply(self, what: str, text: str, change: Callable[[], Any]) -> None:
-        """Make a change, or with --dry-run say that it would be made."""
-        if not self.lake.dry_run:
-            change()
-        say("%s: %s%s" % (what, "would be " if self.lake.dry_run else "", text))
-
     def has_database(self) -> bool:
         """Whether the database is there."""
         return aws.found(self.glue.get_database, "EntityNotFoundException", Name=self.database) is not None
@@ -167,10 +161,14 @@ class Catalog:
         wanted, found = table_input(self.lake, table, partitions), self.table(table)
         what = "table %s.%s" % (self.database, table)
         if found is None:
-            self.apply(what, "made", lambda: self.glue.create_table(DatabaseName=self.database, TableInput=wanted))
+            self.lake.apply(what, "made", lambda: self.glue.create_table(DatabaseName=self.database, TableInput=wanted))
         elif not holds(found, wanted):
             wanted["Parameters"] = {**found.get("Parameters", {}), **wanted["Parameters"]}
-            self.apply(what, "changed", lambda: self.glue.update_table(DatabaseName=self.database, TableInput=wanted))
+            self.lake.apply(
+                what,
+                "changed",
+                lambda: self.glue.update_table(DatabaseName=self.database, TableInput=wanted),
+            )
         else:
             say("%s: unchanged" % what)
         if wanted["PartitionKeys"]:
@@ -187,7 +185,7 @@ class Catalog:
         )
         what = "table %s.%s: %d partitions" % (self.database, table, len(wanted))
         if difference.text():
-            self.apply(what, difference.text(), lambda: self.change_partitions(table, difference))
+            self.lake.apply(what, difference.text(), lambda: self.change_partitions(table, difference))
         else:
             say("%s: unchanged" % what)
 
@@ -208,7 +206,9 @@ class Catalog:
             say("database %s: unchanged" % self.database)
         else:
             details = {"Name": self.database, "Description": "Sparkify data lake", "LocationUri": self.lake.uri()}
-            self.apply("database " + self.database, "made", lambda: self.glue.create_database(DatabaseInput=details))
+            self.lake.apply(
+                "database " + self.database, "made", lambda: self.glue.create_database(DatabaseInput=details)
+            )
         for table, locations in partitions.items():
             self.register(table, locations)
 
@@ -220,12 +220,14 @@ class Catalog:
         ours = [name for name in etl.TABLES if self.table(name)]
         for name in ours:
             delete = functools.partial(self.glue.delete_table, DatabaseName=self.database, Name=name)
-            self.apply("table %s.%s" % (self.database, name), "removed", delete)
+            self.lake.apply("table %s.%s" % (self.database, name), "removed", delete)
         left = [name for name in self.names() if name not in ours]
         if left:
             say("database %s: kept, it holds other tables, for instance %s" % (self.database, left[0]))
         else:
-            self.apply("database " + self.database, "removed", lambda: self.glue.delete_database(Name=self.database))
+            self.lake.apply(
+                "database " + self.database, "removed", lambda: self.glue.delete_database(Name=self.database)
+            )
 
     def names(self) -> List[str]:
         """The tables of the database, ours and others'."""

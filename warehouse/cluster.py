@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-import json
 import os
 import sys
 import time as clock
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import etl
 from catalog import aws
@@ -39,15 +38,9 @@ class Cluster:
     """The cluster, its role and its security group: every question and every change goes through here."""
 
     def __init__(self, clients: Clients, config: Config) -> None:
-        self.config, self.name, self.dry_run = config, config.identifier, config.lake.dry_run
-        self.redshift, self.iam, self.ec2 = clients["redshift"], clients["iam"], clients["ec2"]
-        self.account = clients.account()
-
-    def apply(self, what: str, text: str, change: Callable[[], Any]) -> None:
-        """Make a change, or with --dry-run say that it would be made."""
-        if not self.dry_run:
-            change()
-        say("%s: %s%s" % (what, "would be " if self.dry_run else "", text))
+        self.config, self.lake, self.name = config, config.lake, config.identifier
+        self.redshift, self.ec2 = clients["redshift"], clients["ec2"]
+        self.role = aws.Role(clients, config.lake, config.role_name, TRUST, POLICY)
 
     def find(self) -> Optional[Record]:
         """The cluster; None where there is none."""
@@ -58,7 +51,7 @@ class Cluster:
 
     def launch(self, allowed: Optional[str]) -> None:
         """Make what is not there; `allowed` are the addresses that may connect, None for nobody."""
-        role = self.make_role()
+        role = self.config.role_arn or self.role.make()
         found = self.find()
         if found:
             refuse_other(found)
@@ -70,11 +63,13 @@ class Cluster:
             call = self.creation(role, group, bool(allowed))
             create = functools.partial(self.redshift.create_cluster, **call)
             # A role that has just been made is not known everywhere yet
-            self.apply(
-                "cluster " + self.name, "launched", lambda: aws.patiently(create, "InvalidParameterValue", "IAM role")
+            self.lake.apply(
+                "cluster " + self.name,
+                "launched",
+                lambda: aws.patiently(create, "InvalidParameterValue", "IAM role"),
             )
         say("costs   %s" % cost_text(self.config))
-        if not self.dry_run:
+        if not self.lake.dry_run:
             self.wait_until_ready()
             self.status()
 
@@ -100,27 +95,6 @@ class Cluster:
             "Tags": [OURS],
         }
 
-    def make_role(self) -> str:
-        """Make the role that COPY and Spectrum act as, unless dwh.cfg names one; returns its ARN."""
-        if self.config.role_arn:
-            return self.config.role_arn
-        name, policy = self.config.role_name, aws.policy_of(POLICY, self.config.lake, self.account)
-        found = aws.found(self.iam.get_role, "NoSuchEntity", RoleName=name)
-        if found is None:
-            trust = aws.policy_of(TRUST, self.config.lake, self.account)
-            create = functools.partial(self.iam.create_role, RoleName=name, AssumeRolePolicyDocument=trust)
-            self.apply("role " + name, "made", create)
-        known = aws.found(self.iam.get_role_policy, "NoSuchEntity", RoleName=name, PolicyName="sparkify")
-        if known and known["PolicyDocument"] == json.loads(policy):
-            say("role %s: unchanged" % name)
-        else:
-            put = functools.partial(
-                self.iam.put_role_policy, RoleName=name, PolicyName="sparkify", PolicyDocument=policy
-            )
-            self.apply("role " + name, "given %s of docs/iam" % POLICY, put)
-        found = found or aws.found(self.iam.get_role, "NoSuchEntity", RoleName=name)
-        return str(found["Role"]["Arn"]) if found else name
-
     def make_group(self, allowed: Optional[str]) -> str:
         """Make the security group, which lets nobody in but who is allowed; returns its id."""
         found = self.find_group()
@@ -131,7 +105,7 @@ class Cluster:
             about = {"GroupName": GROUP, "Description": "Redshift of the Sparkify data lake", "VpcId": self.find_vpc()}
             tags = [{"ResourceType": "security-group", "Tags": [OURS]}]
             made: List[str] = []
-            self.apply(
+            self.lake.apply(
                 "security group " + GROUP,
                 "made",
                 lambda: made.append(self.ec2.create_security_group(**about, TagSpecifications=tags)["GroupId"]),
@@ -140,7 +114,7 @@ class Cluster:
         if allowed and not (found and allowed in opened_to(found)):
             port = {"IpProtocol": "tcp", "FromPort": self.config.port, "ToPort": self.config.port}
             rule = {**port, "IpRanges": [{"CidrIp": allowed}]}
-            self.apply(
+            self.lake.apply(
                 "security group " + GROUP,
                 "opened to %s" % allowed,
                 lambda: self.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule]),
@@ -223,12 +197,12 @@ class Cluster:
         found = self.find()
         if found:
             refuse_other(found)
-            if not (yes or self.dry_run):
+            if not (yes or self.lake.dry_run):
                 confirm(self.name)
             if found["ClusterStatus"] != "deleting":
                 call = {"ClusterIdentifier": self.name, "SkipFinalClusterSnapshot": True}
-                self.apply("cluster " + self.name, "removed", lambda: self.redshift.delete_cluster(**call))
-            if not self.dry_run:
+                self.lake.apply("cluster " + self.name, "removed", lambda: self.redshift.delete_cluster(**call))
+            if not self.lake.dry_run:
                 next(one for one in self.watch() if one is None)
         else:
             say("cluster %s: is not there" % self.name)
@@ -240,18 +214,13 @@ class Cluster:
         if group:
             delete = functools.partial(self.ec2.delete_security_group, GroupId=group["GroupId"])
             # The cluster's network interface goes some time after the cluster
-            self.apply(
-                "security group " + GROUP, "removed", lambda: aws.patiently(delete, "DependencyViolation", "dependent")
+            self.lake.apply(
+                "security group " + GROUP,
+                "removed",
+                lambda: aws.patiently(delete, "DependencyViolation", "dependent"),
             )
-        name = self.config.role_name
-        known = aws.found(self.iam.get_role_policy, "NoSuchEntity", RoleName=name, PolicyName="sparkify")
-        if known and not self.config.role_arn:
-            self.apply("role " + name, "removed", self.delete_role)
-
-    def delete_role(self) -> None:
-        """Remove the role with its policy."""
-        self.iam.delete_role_policy(RoleName=self.config.role_name, PolicyName="sparkify")
-        self.iam.delete_role(RoleName=self.config.role_name)
+        if self.role.find_policy() and not self.config.role_arn:
+            self.role.remove()
 
 
 def refuse_other(found: Record) -> None:
