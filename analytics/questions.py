@@ -1,8 +1,9 @@
 """The analysts' questions: SQL in `queries/`, one a file, which this module finds, describes and translates.
 
 The files are in Trino's dialect, which is Athena's too; sqlglot turns them into that of DuckDB or Spark. A parameter is
-written `:name`. Many questions begin with the same common table expression, such as `listening`; who keeps its rows in
-a table of that name leaves it out of the question (`without=`), and the question reads the table.
+written `:name`. What many questions begin with stands in `queries/steps/`: a question, or another step, that reads a
+table of a step's name gets the step as a common table expression. Who keeps the rows of one, such as `listening`, in a
+table of that name leaves it out of the question (`without=`), and the question reads the table.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sqlglot
 from sqlglot import exp
 
 QUERIES = Path(__file__).resolve().parent / "queries"
+STEPS = QUERIES / "steps"
 DIALECT = "trino"
 
 # Questions that are another one, with its user agents parsed: which one, and the column of the parsed name
@@ -83,8 +85,25 @@ def values(name: str, given: Mapping[str, Any]) -> Dict[str, Any]:
 
 @lru_cache(maxsize=None)
 def parsed(name: str) -> exp.Expr:
-    """A question's SQL as a tree, which is shared: copy it before changing it."""
-    return sqlglot.parse_one(text(name), read=DIALECT)
+    """A question's SQL with the steps that it begins with, as a tree, which is shared: copy it before changing it."""
+    tree = sqlglot.parse_one(text(name), read=DIALECT)
+    assert isinstance(tree, exp.Select)
+    for step, query in reversed(list(steps(tree).items())):
+        tree = tree.with_(step, as_=query)
+        expressions = tree.args["with_"].expressions
+        expressions.insert(0, expressions.pop())  # what follows reads it
+    return tree
+
+
+def steps(tree: exp.Expr) -> Dict[str, exp.Expr]:
+    """The steps that a query reads, itself or through others; each after those that it reads."""
+    found: Dict[str, exp.Expr] = {}
+    for table in tree.find_all(exp.Table):
+        path = STEPS / (table.name + ".sql")
+        if path.exists():
+            step = sqlglot.parse_one(path.read_text(encoding="utf-8"), read=DIALECT)
+            found = {**steps(step), **found, table.name: step}
+    return found
 
 
 @lru_cache(maxsize=None)

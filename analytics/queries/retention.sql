@@ -3,16 +3,7 @@
 -- row for each cohort that began within the period and each week until its end in which any of them played: weeks
 -- since the first, users who played, size of the cohort, and the users as a percentage of it. First plays are looked
 -- for in the whole lake up to the end of the period, among the plays of the chosen level and state.
-with listening as (
-  select
-    year, month, cast(start_time as date) as day, extract(hour from start_time) as hour,
-    user_id, session_id, level, user_agent,
-    coalesce(nullif(regexp_extract(location, ', *([A-Z][A-Z])(-[A-Z][A-Z])*$', 1), ''), 'unknown') as state,
-    count(*) as plays, count(song_id) as matched, min(start_time) as first_play, max(start_time) as last_play
-  from songplays
-  group by 1, 2, 3, 4, 5, 6, 7, 8, 9
-),
-weeks as (
+with weeks as (
   select distinct user_id, cast(date_trunc('week', day) as date) as week
   from listening
   where year * 100 + month <= year(:until) * 100 + month(:until)

@@ -1,21 +1,9 @@
 -- Which songs are played most? With an artist's id, which of that artist's?
 -- percent_of_plays is the song's share of all plays of the period, those without a known song included;
 -- covered_percent, the same in each row, is the share of plays of which the song is known at all.
-with song_listening as (
-  select
-    year, month, cast(start_time as date) as day, level, song_id, artist_id,
-    coalesce(nullif(regexp_extract(location, ', *([A-Z][A-Z])(-[A-Z][A-Z])*$', 1), ''), 'unknown') as state,
-    count(*) as plays
-  from songplays
-  group by 1, 2, 3, 4, 5, 6, 7
-),
-chosen as (
+with chosen as (
   select song_id, cast(sum(plays) as bigint) as plays
-  from song_listening
-  where year * 100 + month between year(:since) * 100 + month(:since) and year(:until) * 100 + month(:until)
-    and day between :since and :until
-    and (:level is null or level = :level)
-    and (:state is null or state = :state)
+  from selected_songs
   group by song_id
 ),
 shares as (
