@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
 import pytest
-from aws import Server, actions_of, prepare, recorded, set_environment
+from aws import Server, actions_of, enter, recorded, served
 from conftest import ROOT
 
 import etl
@@ -27,18 +27,13 @@ class Site(NamedTuple):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with pytest.MonkeyPatch.context() as patch:
-        prepare(patch)
-        server = Server()
+    with served(Server) as server:
         yield server
-        server.close()
 
 
 @pytest.fixture
 def site(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    set_environment(monkeypatch, server.environment(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    server.reset()
+    enter(server, tmp_path, monkeypatch)
     return Site(server, server.client("glue"), server.client("iam"))
 
 

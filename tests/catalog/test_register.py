@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from aws import Server, prepare, set_environment
+from aws import Server, enter, served
 from moto.iam.access_control import IAMRequestBase
 
 import etl
@@ -24,20 +24,14 @@ LAKE = {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with pytest.MonkeyPatch.context() as patch:
-        prepare(patch)
-        server = Server()
+    with served(Server) as server:
         yield server
-        server.close()
 
 
 @pytest.fixture
 def glue(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An AWS with a lake and an empty catalog."""
-    set_environment(monkeypatch, server.environment(tmp_path))
-    monkeypatch.delenv("GLUE_DATABASE", raising=False)
-    monkeypatch.chdir(tmp_path)
-    server.reset()
+    enter(server, tmp_path, monkeypatch, ["GLUE_DATABASE"])
     server.make_bucket(BUCKET)
     for table, names in LAKE.items():
         put(server, *("%s/%s" % (table, name) for name in names))

@@ -6,9 +6,10 @@ import io
 import json
 import os
 import re
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, TypeVar
 from urllib.request import Request, urlopen
 
 import boto3
@@ -234,6 +235,30 @@ def prepare(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(IAMPolicyStatement, "is_action_permitted", with_tls)
     patch.setattr("botocore.session.create_loader", shared_loader(create_loader))
+
+
+Kind = TypeVar("Kind", bound=Server)
+
+
+@contextmanager
+def served(make: Callable[[], Kind], **variables: str) -> Iterator[Kind]:
+    """A server for scripts that run in this process, made with these variables in the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        prepare(patch)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        server = make()
+        yield server
+        server.close()
+
+
+def enter(server: Server, folder: Path, patch: pytest.MonkeyPatch, without: Iterable[str] = ()) -> None:
+    """Work in a folder, with a server that is empty again, its environment, and none of these variables."""
+    set_environment(patch, server.environment(folder))
+    for name in without:
+        patch.delenv(name, raising=False)
+    patch.chdir(folder)
+    server.reset()
 
 
 def shared_loader(create_loader: Callable[..., Any]) -> Callable[..., Any]:

@@ -82,16 +82,16 @@ class Redshift(Server):
     """An AWS whose Redshift has one database."""
 
     def __init__(self, postgres: Postgres) -> None:
-        self.postgres, self.database = postgres, postgres.new_database()
+        self.postgres = postgres
         self.states: Dict[str, Record] = {}
-        self.targets: List[Record] = []  # what each batch was addressed to
-        self.refusal: Record = {}  # what is answered in place of all else
         super().__init__()
 
-    def renew(self) -> None:
+    def reset(self) -> None:
         """Forget everything."""
-        self.reset()
-        self.database, self.targets, self.refusal = self.postgres.new_database(), [], {}
+        super().reset()
+        self.database = self.postgres.new_database()
+        self.targets: List[Record] = []  # what each batch was addressed to
+        self.refusal: Record = {}  # what is answered in place of all else
 
     def serve(self, environ: Record, start_response: Callable[..., Any]) -> Any:
         target = environ.get("HTTP_X_AMZ_TARGET", "")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Iterator, List, NamedTuple
 
 import pytest
-from aws import REGION, Server, actions_of, prepare, recorded, set_environment
+from aws import REGION, Server, actions_of, enter, recorded, served
 from conftest import ROOT
 from moto.redshift.models import redshift_backends
 
@@ -41,21 +41,13 @@ class Site(NamedTuple):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with pytest.MonkeyPatch.context() as patch:
-        prepare(patch)
-        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # which take most of a reset's time
-        server = Server()
+    with served(Server, MOTO_EC2_LOAD_DEFAULT_AMIS="false") as server:  # which take most of a reset's time
         yield server
-        server.close()
 
 
 @pytest.fixture
 def site(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    set_environment(monkeypatch, server.environment(tmp_path))
-    for name in (key for keys in settings.SECTIONS.values() for key in keys):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    server.reset()
+    enter(server, tmp_path, monkeypatch, (name for names in settings.SECTIONS.values() for name in names))
     return Site(server, *(server.client(service) for service in ("redshift", "iam", "ec2")))
 
 

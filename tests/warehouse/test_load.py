@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import duckdb
 import pytest
-from aws import Server, actions_of, prepare, recorded, set_environment
+from aws import Server, actions_of, enter, recorded, served
 from conftest import ROOT, SAMPLE, event_record, song_record, write_files
 from pyspark.sql import SparkSession
 from redshift import Postgres, Redshift
@@ -36,21 +36,14 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="module")
 def server(postgres: Postgres) -> Iterator[Redshift]:
-    with pytest.MonkeyPatch.context() as patch:
-        prepare(patch)
-        server = Redshift(postgres)
+    with served(lambda: Redshift(postgres)) as server:
         yield server
-        server.close()
 
 
 @pytest.fixture
 def redshift(server: Redshift, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Redshift:
     """An AWS with an empty bucket and warehouse, and the role that COPY acts as."""
-    set_environment(monkeypatch, server.environment(tmp_path))
-    for name in (key for keys in settings.SECTIONS.values() for key in keys):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    server.renew()
+    enter(server, tmp_path, monkeypatch, (name for names in settings.SECTIONS.values() for name in names))
     server.make_bucket(BUCKET)
     server.client("iam").create_role(RoleName="SparkifyRedshift", AssumeRolePolicyDocument="{}")
     return server
