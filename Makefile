@@ -61,11 +61,11 @@ test-warehouse: $(VENV)/.test ## run the tests of catalog and warehouse, with a 
 	@$(spark35) -m pytest $(workers) -rs catalog warehouse tests/catalog tests/warehouse $(ARGS)
 
 test-serverless: $(VENV)/.serverless ## run the tests of docker/ and serverless/, without Docker and AWS
-	@$(spark35) -m pytest $(workers) -rs tests/docker tests/serverless $(ARGS)
+	@$(spark35) -m pytest $(workers) -rs serverless tests/docker tests/serverless $(ARGS)
 
 test-analytics: $(VENV)/.analytics-test ## run the tests of questions, dashboard and notebook, with Spark and a browser
 	@.ci/chromium.sh >/dev/null
-	@CHROMIUM="$$(.ci/chromium.sh)"; export CHROMIUM; $(spark35) -m pytest -rs tests/analytics $(ARGS)
+	@CHROMIUM="$$(.ci/chromium.sh)"; export CHROMIUM; $(spark35) -m pytest -rs analytics/agents.py tests/analytics $(ARGS)
 
 test-crash: $(VENV)/.s3 ## kill runs at KILLS random moments and at each step, fill the disk (half an hour)
 	@$(spark35) -m pytest -rs tests/crash $(ARGS)

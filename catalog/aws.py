@@ -142,8 +142,7 @@ def lake_of(flags: argparse.Namespace, env: Mapping[str, str]) -> Lake:
     if not etl.bucket_of(output):
         raise etl.UsageError("the lake must be in S3, and output is %s: give --output s3://bucket/folder" % output)
     region = (flags.region or "").strip() or etl.region_name(env, values)
-    endpoint = env.get("AWS_ENDPOINT_URL", "").rstrip("/")
-    return Lake(output, region or etl.DEFAULT_REGION, endpoint, etl.secrets_of_file(values), flags.dry_run)
+    return Lake(output, region or etl.DEFAULT_REGION, etl.endpoint_url(env), etl.secrets_of_file(values), flags.dry_run)
 
 
 def chunks(items: Sequence[Any], size: int) -> List[Sequence[Any]]:

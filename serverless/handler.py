@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, Mapping, NamedTuple
+from typing import Any, Dict, Mapping, NamedTuple, Tuple
 
 import boto3
 from botocore.exceptions import ClientError
@@ -96,11 +96,20 @@ def refuse_another_job() -> None:
         )
 
 
+def place(uri: str, *parts: str) -> Tuple[str, str]:
+    """The bucket and the key of something in a folder of S3.
+
+    >>> place("s3://mine/lake", "_runs", ""), place("s3://mine", "")
+    (('mine', 'lake/_runs/'), ('mine', ''))
+    """
+    bucket, _, folder = uri.partition("://")[2].rstrip("/").partition("/")
+    return bucket, "/".join([folder, *parts] if folder else parts)
+
+
 def read_ledger(config: etl.Config) -> Dict[str, Any]:
     """What the last run has left to the next one; nothing where that is of no use to it."""
-    bucket, _, prefix = config.output.partition("://")[2].partition("/")
+    bucket, key = place(config.output, *etl.LEDGER)
     try:
-        key = "/".join([prefix, *etl.LEDGER])
         ledger: Dict[str, Any] = json.load(boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"])
     except ClientError as error:
         if error.response["Error"]["Code"] != "NoSuchKey":
@@ -122,8 +131,7 @@ def to_read(config: etl.Config, ledger: Mapping[str, Any]) -> Load:
 
 def list_files(uri: str) -> etl.Files:
     """The files of an input in S3, by relative name: bytes and time of modification in ms."""
-    bucket, _, prefix = uri.partition("://")[2].partition("/")
-    prefix = prefix.rstrip("/") + "/" if prefix else ""
+    bucket, prefix = place(uri, "")
     pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     found = [entry for page in pages for entry in page.get("Contents", []) if not entry["Key"].endswith("/")]
     files = {e["Key"][len(prefix) :]: (e["Size"], int(e["LastModified"].timestamp()) * 1000) for e in found}
@@ -192,8 +200,7 @@ def launch_cluster() -> str:
 
 def latest_report(config: etl.Config, since: datetime.datetime) -> Dict[str, Any]:
     """The report of the run that has begun after a moment."""
-    bucket, _, prefix = config.output.partition("://")[2].partition("/")
-    folder = prefix + "/_runs/"
+    bucket, folder = place(config.output, "_runs", "")
     after = folder + since.strftime("%Y%m%dT%H%M%SZ")
     s3 = boto3.client("s3")
     found = s3.list_objects_v2(Bucket=bucket, Prefix=folder, StartAfter=after)["Contents"]
