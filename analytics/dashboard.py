@@ -35,7 +35,7 @@ RUN_CHARTS = {"Records quarantined by each run": "quarantined", "Match rate of e
 
 
 class Selection(NamedTuple):
-    """What the sidebar says; hashable, so that answers can be kept by it."""
+    """What the filters say; hashable, so that answers can be kept by it."""
 
     version: str
     since: dt.date
