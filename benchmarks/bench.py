@@ -75,7 +75,7 @@ INPUTS = {
         for times in (1, 2, 4, 8)
     },
 }
-S3_INPUT = one_input("--songs 300 --events 8056 --users 100", "ours")  # the bucket's shape
+S3_INPUT = one_input("--songs 3000 --events 8056 --users 100", "ours")  # the bucket's shape
 
 
 # ------------------------------------------------------------------------------------ the inputs

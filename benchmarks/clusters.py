@@ -1,7 +1,7 @@
 """Which cluster for which size: a model of EMR from what was measured here. `configurations.py --report` writes it.
 
-The measured part is CPU seconds for each event and song, seconds that do not depend on size, requests to S3 for each
-object, and bytes of shuffles; the rest are assumptions, which the page states.
+The measured part is CPU seconds for each event and song, seconds that do not depend on size, and bytes of shuffles; the
+rest are assumptions, which the page states.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ START_SECONDS = 480  # until the step begins
 DISK = {"m5.xlarge": 64, "m5.2xlarge": 128, "m5.4xlarge": 256}  # GiB by EMR's default
 DISK_SHARE = 0.5  # of it that shuffles may take
 DOLLARS_PER_REQUEST = {"write": 0.005 / 1000, "read": 0.0004 / 1000}  # S3 Standard in us-west-2
-WRITES = ("PUT", "PUT (copy)", "POST", "LIST")
+# To S3 for a file of the lake, by S3A, where workers of a cluster write it (NOTES.md)
+REQUESTS_PER_FILE = {"write": 18.1, "read": 17.3}  # LIST 12.9, PUT 4.2, copies 1.0; HEAD 15.2, GET 2.1
 PATIENCE = 3600  # seconds: the smallest cluster that is done by then is recommended
 
 
@@ -47,7 +48,8 @@ Time and on-demand cost of one run over all input, with {songs} songs; nodes are
 - Below a million events nearly all of the cluster's time is its start: take a laptop, or a cluster that already runs.
 - More nodes cost little more where the work is large, since twice the nodes need about half the time.
 - A larger catalog of songs costs requests, not computing: `songs` has a partition for each year and artist, as the
-  exercise asks for, and S3A takes 30 to 40 requests for each ({catalog} dollars for {songs} songs). Partitioned by year
+  exercise asks for, and S3A takes about 40 requests for each where a cluster's workers write it ({catalog} dollars for
+  {songs} songs; from the disk of one machine it takes 6). Partitioned by year
   only, they would be a hundredth: see [CONFIGURATIONS.md](../benchmarks/CONFIGURATIONS.md). EMR's own committer takes
   fewer; how many could not be measured.
 
@@ -63,7 +65,7 @@ By `make bench` and `make bench-conf`, on {date}:
 | CPU µs for each event | {per_event} |
 | CPU ms for each song | {per_song} |
 | bytes of shuffles for each event | {shuffle} |
-| dollars of requests for a million objects of the lake, by S3A | {requests} |
+| dollars of requests for a million files of the lake, by S3A on a cluster | {requests} |
 
 ## What is assumed
 
@@ -88,7 +90,6 @@ class Measured(NamedTuple):
     cpu_per_song: float
     shuffle_per_event: float  # bytes
     input_per_event: float  # bytes
-    dollars_per_object: float  # for requests
 
 
 def measured(results: Path) -> Measured:
@@ -98,14 +99,8 @@ def measured(results: Path) -> Measured:
     per_song = slope([numbers.of("songs-%d" % step, what="cpu") for step in report.STEPS], 12_500)
     seconds = [numbers.of("events-%d" % step) for step in report.STEPS]
     fixed = seconds[0] - slope(seconds, 250_000) * 250_000
-    counted = report.load(results / "s3.json")["output"]
-    dollars = sum(
-        number * DOLLARS_PER_REQUEST["write" if kind in WRITES else "read"]
-        for kind, number in counted["requests"].items()
-        if not kind.startswith("DELETE")  # which cost nothing
-    )
     volumes = report.load(results / "configurations.json")["volumes"]
-    return Measured(fixed, per_event, per_song, volumes["shuffle"], volumes["input"], dollars / counted["objects"])
+    return Measured(fixed, per_event, per_song, volumes["shuffle"], volumes["input"])
 
 
 def slope(values: Sequence[float], step: float) -> float:
@@ -189,6 +184,7 @@ def page(basis: Measured, known: Dict[str, Instance], stamp: Dict[str, Any]) -> 
     head = ["events", "logs", "laptop, %d cores" % LAPTOP_CORES] + ["%d × %s" % cluster for cluster in CLUSTERS]
     lines: List[str] = ["| %s |" % " | ".join(head), "|%s" % ("--:|" * len(head))]
     lines += [row(basis, events, known) for events in EVENTS]
+    dollars = sum(DOLLARS_PER_REQUEST[kind] * number for kind, number in REQUESTS_PER_FILE.items())
     return TEMPLATE.format(
         table="\n".join(lines),
         date=stamp["date"][:10],
@@ -198,8 +194,8 @@ def page(basis: Measured, known: Dict[str, Instance], stamp: Dict[str, Any]) -> 
         per_event="%.0f" % (basis.cpu_per_event * 1e6),
         per_song="%.1f" % (basis.cpu_per_song * 1e3),
         shuffle="%.0f" % basis.shuffle_per_event,
-        requests="%.0f" % (basis.dollars_per_object * 1e6),
-        catalog="%.2f" % (basis.dollars_per_object * PARTITIONS),
+        requests="%.0f" % (dollars * 1e6),
+        catalog="%.2f" % (dollars * PARTITIONS),
         start=START_SECONDS // 60,
         efficiency="%g" % EFFICIENCY,
         laptop=LAPTOP_CORES,

@@ -206,7 +206,7 @@ for a cluster, not how a large one gains. The same variant differed by 5 to 15 %
 ## What is shipped, and why
 
 - **`songs` partitioned by year and artist** is the layout that the exercise asks for and that readers of the lake
-  expect. It costs a file, and on S3 30 to 40 requests, for each of them; by year only is the cheapest layout to write.
+  expect. It costs a file, and on S3 6 to 40 requests, for each of them; by year only is the cheapest layout to write.
 - **Shuffle partitions** are as many as the staged bytes want, at least one for each core, unless you set
   `spark.sql.shuffle.partitions`: it is not a number that suits both a day and a year of logs.
 - **Overwrite mode and committer** do not matter to readers: each run writes into a new folder, so nothing is

@@ -265,8 +265,8 @@ class OfObjects(Mortal, etl.ObjectStore):
         folder = Path(self.root, *parts)
         return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
-    def copy(self, source: Sequence[str], target: Sequence[str]) -> None:
-        self.change(super().copy, source, target)
+    def copy(self, source: str, *target: str) -> None:
+        self.change(super().copy, source, *target)
 
 
 KINDS = {"this machine": OfThisMachine, "renames": Mortal, "objects": OfObjects}

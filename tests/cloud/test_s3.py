@@ -9,15 +9,19 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple
+from urllib.parse import unquote
 
 import pytest
-from aws import KEY_ID, REGION, SECRET, Server
+from aws import KEY_ID, REGION, SECRET, Call, Server
 from lakes import find_java_home, local_lake, run_job, same_rows, small_sample
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 import etl
@@ -97,16 +101,28 @@ def main(spark: SparkSession, server: Server, tmp_path_factory: pytest.TempPathF
         yield run
 
 
+class FirstRun(NamedTuple):
+    """The first run into a bucket, which had dl.cfg's credentials, and what it has asked."""
+
+    bucket: str
+    calls: List[Call]
+
+
 @pytest.fixture(scope="module")
-def published(main: Main, server: Server, sample: Path) -> str:
-    """A bucket with the input and the lake of a run that had dl.cfg's credentials."""
+def first_run(main: Main, server: Server, sample: Path) -> FirstRun:
     bucket = new_bucket(server)
     server.upload(sample, bucket, "raw")
     server.calls.clear()
     done = main(*uris(bucket))
     assert done.code == 0, done.err
     assert {call.key_id for call in server.calls} == {KEY_ID}
-    return bucket
+    return FirstRun(bucket, list(server.calls))
+
+
+@pytest.fixture(scope="module")
+def published(first_run: FirstRun) -> str:
+    """A bucket with the input and a lake."""
+    return first_run.bucket
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +217,21 @@ def everybody_may(bucket: str) -> Rows:
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
+def test_a_file_of_a_table_takes_few_requests(first_run: FirstRun) -> None:
+    """On one machine; a cluster's workers must write to the bucket themselves."""
+    counts: Counter[str] = Counter()
+    for call in first_run.calls:
+        about = unquote(call.path) + (call.body.decode() if call.method == "POST" else "")  # which deletes many
+        if re.search("the lake/(_staging/[^/]+/tables/)?(%s)/.*part-" % "|".join(etl.TABLES), about):
+            assert "_temporary" not in call.path
+            counts[call.method] += 1
+    files = counts["PUT"] // 2  # to staging, and to the lake
+    assert files > 5
+    assert counts["HEAD"] + counts["GET"] <= 4 * files  # among them two that ask whether a folder has the name
+    assert counts["POST"] == 1  # staging is removed at once
+    assert counts["DELETE"] == 0
+
+
 def test_the_root_of_a_bucket_can_be_input_and_lake(main: Main, server: Server, bucket: str, sample: Path) -> None:
     server.upload(sample / "songs", bucket, "")
     server.make_bucket(bucket + "-2")
@@ -225,7 +256,10 @@ def test_a_busy_s3_is_asked_again(main: Main, server: Server, published: str, ex
 
 
 @pytest.mark.parametrize("denied", ["/tables/songs/year", "/tables/songplays"])
-def test_access_denied_midway_keeps_the_old_lake(denied: str, main: Main, server: Server, published: str) -> None:
+def test_access_denied_midway_keeps_the_old_lake(
+    denied: str, main: Main, server: Server, published: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path))
     bucket = published
     before = tables_of(server, bucket)
     server.answer("PUT", denied, 403, "AccessDenied")
@@ -238,6 +272,23 @@ def test_access_denied_midway_keeps_the_old_lake(denied: str, main: Main, server
     assert "the lake/_staging/" in sentence.split("(")[1]
     assert tables_of(server, bucket) == before
     assert [key for key in server.keys(bucket, "the lake/_staging/") if key.endswith(".parquet")] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_object_that_cannot_be_read_to_its_end_is_not_copied(
+    spark: SparkSession, server: Server, published: str
+) -> None:
+    store = etl.open_store(spark, "s3://%s/copies" % published)
+    assert isinstance(store, etl.ObjectStore)
+    store.write("old", "target")
+    store.write("new", "source")
+    server.answer("GET", "copies/source", 403, "AccessDenied")
+    with pytest.raises(Py4JJavaError):
+        store.copy(store.at("source"), "target")
+    server.answers.clear()
+    assert store.read("target") == "old"
+    store.copy(store.at("source"), "target")
+    assert store.read("target") == "new"
 
 
 def test_a_run_that_finds_nothing_new_writes_its_report_alone(
