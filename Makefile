@@ -65,7 +65,7 @@ test-serverless: $(VENV)/.serverless ## run the tests of docker/ and serverless/
 
 test-analytics: $(VENV)/.analytics-test ## run the tests of questions, dashboard and notebook, with Spark and a browser
 	@.ci/chromium.sh >/dev/null
-	@CHROMIUM="$$(.ci/chromium.sh)"; export CHROMIUM; $(spark35) -m pytest -rs analytics/agents.py tests/analytics $(ARGS)
+	@CHROMIUM="$$(.ci/chromium.sh)"; export CHROMIUM; $(spark35) -m pytest $(workers) -rs analytics/agents.py tests/analytics $(ARGS)
 
 test-crash: $(VENV)/.s3 ## kill runs at KILLS random moments and at each step, fill the disk (half an hour)
 	@$(spark35) -m pytest -rs tests/crash $(ARGS)

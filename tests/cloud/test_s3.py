@@ -232,6 +232,7 @@ def test_a_file_of_a_table_takes_few_requests(first_run: FirstRun) -> None:
     assert counts["DELETE"] == 0
 
 
+@pytest.mark.once
 def test_the_root_of_a_bucket_can_be_input_and_lake(main: Main, server: Server, bucket: str, sample: Path) -> None:
     server.upload(sample / "songs", bucket, "")
     server.make_bucket(bucket + "-2")
@@ -291,6 +292,7 @@ def test_an_object_that_cannot_be_read_to_its_end_is_not_copied(
     assert store.read("target") == "new"
 
 
+@pytest.mark.once
 def test_a_run_that_finds_nothing_new_writes_its_report_alone(
     main: Main, server: Server, published: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +307,7 @@ def test_a_run_that_finds_nothing_new_writes_its_report_alone(
     assert len(server.calls) < 100
 
 
+@pytest.mark.once
 def test_a_publication_that_is_cut_off_is_finished_by_the_next_run(
     main: Main, server: Server, bucket: str, sample: Path, expected: Path, tmp_path: Path
 ) -> None:
@@ -324,6 +327,7 @@ def test_a_publication_that_is_cut_off_is_finished_by_the_next_run(
     assert len([key for key in server.keys(bucket, "the lake/_runs/") if key.endswith(".json")]) == 2
 
 
+@pytest.mark.once
 def test_two_runs_into_one_lake_are_refused(
     main: Main, server: Server, spark: SparkSession, published: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
