@@ -211,7 +211,9 @@ for a cluster, not how a large one gains. The same variant differed by 5 to 15 %
   `spark.sql.shuffle.partitions`: it is not a number that suits both a day and a year of logs.
 - **Overwrite mode and committer** do not matter to readers: each run writes into a new folder, so nothing is
   overwritten in place ([decisions.md](../docs/decisions.md)).
-- **snappy**, Spark's own default, is what every reader of Parquet has had for longest.
+- **snappy**, Spark's own default, is what every reader of Parquet has had for longest. gzip, which all know too, and
+  zstd make the lake a quarter to a third smaller in no more time: `--conf spark.sql.parquet.compression.codec=zstd`.
+- **A file for each partition**, and more only from some million rows on, since readers and S3 pay for each file.
 - A variant that is missing in the table has not been measured yet; rows stay until they are measured again.
 """
 
