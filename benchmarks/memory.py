@@ -105,12 +105,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--inputs", default=",".join(INPUTS), help="of %s" % ", ".join(INPUTS))
     options = parser.parse_args(argv)
     measure.adopt_orphans()
-    wrong = 0
+    work, wrong = options.work.resolve(), 0  # the job runs in another folder
     for name in options.inputs.split(","):
-        folder, lake = options.work / name, options.work / (name + "-lake")
+        folder, lake = work / name, work / (name + "-lake")
         events, files, largest = write(name, options.base, folder)
         shutil.rmtree(lake, ignore_errors=True)
-        cost = measure.run(command(folder, lake), {**os.environ}, options.work, 7200)
+        cost = measure.run(command(folder, lake), {**os.environ}, work, 7200)
         if cost.code:
             print("%s failed:\n%s" % (name, cost.tail()))
             return 1
