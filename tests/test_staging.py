@@ -7,6 +7,7 @@ Spark job; a file below 128 KiB is read in order.
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
 import io
 import json
@@ -735,6 +736,33 @@ def test_song_files_of_every_form(spark: SparkSession, tmp_path: Path) -> None:
     assert bad_of(staged) == []
     assert sorted(row["title"] for row in staged) == sorted(record["title"] for record in records)
     assert ids(staged) == sorted(record["song_id"] for record in records)
+    assert etl.read_documents(spark, str(folder), ["pretty.json", "pretty, crlf.json"]).count() == 6
+
+
+def test_a_song_file_is_one_text_however_many_tasks_share_its_bytes(spark: SparkSession, tmp_path: Path) -> None:
+    def songs(letter: str) -> bytes:
+        return "".join(pretty(song_record(song_id=letter + str(number))) for number in range(20)).encode()
+
+    folder = write_files(
+        tmp_path, {"a.json": songs("A"), "b.json.gz": gzip.compress(songs("B")), "c.json.bz2": bz2.compress(songs("C"))}
+    )
+    size = 300  # bytes of a task
+    spark.conf.set("spark.sql.files.maxPartitionBytes", str(size))
+    try:
+        assert etl.read_documents(spark, str(folder)).rdd.getNumPartitions() > len(songs("A")) // size
+        staged = stage(spark, folder, "song_data")
+    finally:
+        spark.conf.unset("spark.sql.files.maxPartitionBytes")
+    assert bad_of(staged) == []
+    assert ids(staged) == sorted(letter + str(number) for letter in "ABC" for number in range(20))
+
+
+def test_a_song_file_may_hold_nearly_what_would_end_it(spark: SparkSession, tmp_path: Path) -> None:
+    nearly = [etl.NO_LINE_END[:-1], etl.NO_LINE_END[1:], etl.NO_LINE_END[:5] + etl.NO_LINE_END[:-1]]
+    folder = write_files(tmp_path, {"%d.json" % at: "%s\n%s" % (text, song()) for at, text in enumerate(nearly)})
+    staged = stage(spark, folder, "song_data")
+    assert sorted(bad_of(staged)) == sorted((NOT_AN_OBJECT, text) for text in nearly)
+    assert len(ids(staged)) == 3
 
 
 def test_only_the_damaged_object_of_a_song_file_is_quarantined(spark: SparkSession, tmp_path: Path) -> None:

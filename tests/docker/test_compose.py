@@ -188,7 +188,7 @@ def download(endpoint: str, folder: Path) -> Path:
     keys = {"aws_access_key_id": "any", "aws_secret_access_key": "any"}
     s3 = boto3.client("s3", endpoint_url=endpoint, region_name="us-west-2", **keys)
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket="sparkify", Prefix="lake/"):
-        for entry in page["Contents"]:
+        for entry in (one for one in page["Contents"] if not one["Key"].endswith("/")):  # no markers of folders
             path = folder / entry["Key"][len("lake/") :]
             path.parent.mkdir(parents=True, exist_ok=True)
             s3.download_file("sparkify", entry["Key"], str(path))
