@@ -602,6 +602,7 @@ FIXED_CONF = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # the one that all readers take as UTC
     "spark.sql.ansi.enabled": "false",  # as in Spark 2.4
     "spark.sql.legacy.codingErrorAction": "true",  # what is no UTF-8 is replaced, as before Spark 4
+    "spark.python.sql.dataFrameDebugging.enabled": "false",  # where each expression stands, in five calls to Java
     "spark.sql.codegen.hugeMethodLimit": "8000",  # bytes: the JVM never compiles a longer method
     "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",  # no _SUCCESS files
 }
@@ -650,11 +651,21 @@ def start_session(config: Config) -> SparkSession:
             raise UsageError(said.failure(conf) or "Spark did not start: %s" % root_cause(error)) from error
     if not config.verbose:
         spark.sparkContext.setLogLevel("OFF")
+    remember_functions(spark)
     if on_one_machine(spark) and os.name == "posix":
         use_own_permissions(spark)
     if uses_s3(config):
         connect_s3(spark, config)
     return spark
+
+
+def remember_functions(spark: SparkSession) -> None:
+    """Keep Java's class of functions where PySpark finds it at once. Else it asks Java for the class whenever an
+    expression uses a function, thousands of times in a run.
+    """
+    jvm: Any = spark.sparkContext._jvm
+    for name in ("functions", "org.apache.spark.sql.functions"):  # what PySpark asks for: until 3.5, since 4.0
+        setattr(jvm, name, jvm.org.apache.spark.sql.functions)
 
 
 # Where Hadoop's native library is missing, as it is in Spark's own distribution, its local file system starts a process

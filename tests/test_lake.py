@@ -22,7 +22,9 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 import pytest
 from conftest import ROOT, SAMPLE, event_record, rows, song_record, write_files
+from py4j.java_gateway import GatewayClient
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 import etl
 
@@ -86,6 +88,23 @@ def public(build: Build, place: Callable[[str], Path]) -> Lake:
     if not (PUBLIC / "song_data").is_dir():
         pytest.skip("the public sample is not at hand: ../shared/data holds no song_data")
     return build(PUBLIC, place("public"))
+
+
+def test_java_is_not_asked_for_the_same_class_at_each_expression(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: List[str] = []
+    send = GatewayClient.send_command
+
+    def send_command(client: GatewayClient, command: str, *others: Any) -> Any:
+        said.append(command)
+        return send(client, command, *others)
+
+    F.col("title").cast("string")
+    monkeypatch.setattr(GatewayClient, "send_command", send_command)
+    F.col("title").cast("string")
+    assert said
+    assert [command for command in said if command.startswith("r\nu\n")] == []  # reflection, unknown name
 
 
 # ------------------------------------------------------------------------------------ counting, by plain Python
