@@ -188,6 +188,8 @@ MUTATIONS = [
         "shuffles have partitions for all that is staged", "self.fit_parallelism(stored)", "pass", "lake shuffles_have"
     ),
     Mutation("the quick way: all others are read too", 'parts.append("others")', "pass", "lake sample"),
+    Mutation("a song file is one text", "path, names, NO_LINE_END)", "path, names)", "staging every_form"),
+    Mutation("nothing ends a song file", '"\\x1e%s\\x1e" % uuid.uuid4().hex', '"\\x1e"', "staging nearly_what"),
     Mutation("extreme lines are bad", ".when(extreme, ", ".when(F.lit(False), ", "staging extreme"),
     Mutation("wrong types are bad", "F.when(wrong, ", "F.when(F.lit(False), ", "staging values_of"),
     Mutation("missing keys are bad", "    if field.required:", "    if False:", "staging bad_lines"),
@@ -200,8 +202,8 @@ MUTATIONS = [
     Mutation("values are accepted", " + list(table.accepted)", "", "check_publish named_counted"),
     Mutation(
         "references are keys",
-        "in table.references:",
-        "in table.references[1:]:",
+        "in table.references]",
+        "in table.references[1:]]",
         "check_publish named_counted",
     ),
     Mutation(
@@ -442,6 +444,7 @@ MUTATIONS = [
         "config where_a_table_goes",
     ),
     Mutation("others' files are not replaced", "if strangers and not", "if False and not", "config somebody_else"),
+    Mutation("Java is asked for functions once", "    remember_functions(spark)\n", "", "lake same_class"),
     # S3
     Mutation("S3: a bucket has one name", '"^s3[an]://"', '"^s3n://"', "config one_name"),
     Mutation(
