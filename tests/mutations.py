@@ -185,7 +185,10 @@ MUTATIONS = [
     Mutation("the quick way: trimmed text only", "as_it_is & ends_so if", "as_it_is if", "staging values_of"),
     Mutation("the quick way: nothing like a number", "= begins_so & ", "= ", "staging values_of"),
     Mutation(
-        "shuffles have partitions for all that is staged", "self.fit_parallelism(stored)", "pass", "lake shuffles_have"
+        "shuffles have partitions for all that is staged",
+        "self.fit_parallelism(self.inputs[name])",
+        "pass",
+        "lake shuffles_have",
     ),
     Mutation("the quick way: all others are read too", 'parts.append("others")', "pass", "lake sample"),
     Mutation("a song file is one text", "path, names, NO_LINE_END)", "path, names)", "staging every_form"),
