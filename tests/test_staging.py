@@ -432,6 +432,8 @@ TOKENS: List[Tuple[str, str, Any]] = [
     ("song", '"  a  "', "  a  "),  # double encoding has to be undone before it is trimmed
     ("location", '" \\t\\n Lund \\r "', "Lund"),
     ("location", '"\\u00a0\\u2003\u3000Lund, Sweden\u2028\x85"', "Lund, Sweden"),
+    ("location", '"Lund \\t"', "Lund"),
+    ("location", '"Lund\\u2003\u3000"', "Lund"),
     ("location", '"\\u200bLund\\u001f"', "\u200bLund\x1f"),
     ("location", '" a  b "', "a  b"),
     ("location", '""', None),
