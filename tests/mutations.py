@@ -426,7 +426,7 @@ MUTATIONS = [
         "cli no_process",
     ),
     Mutation("no marker files", '.marksuccessfuljobs": "false"', '.marksuccessfuljobs": "true"', "lake nothing_else"),
-    Mutation("no checksum files", "setWriteChecksum(false);", "", "lake nothing_else"),
+    Mutation("no checksum files", "setWriteChecksum(False)", "setWriteChecksum(True)", "lake nothing_else"),
     # Settings
     Mutation(
         "secrets are not shown",
