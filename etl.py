@@ -602,7 +602,7 @@ FIXED_CONF = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # the one that all readers take as UTC
     "spark.sql.ansi.enabled": "false",  # as in Spark 2.4
     "spark.sql.legacy.codingErrorAction": "true",  # what is no UTF-8 is replaced, as before Spark 4
-    "spark.python.sql.dataFrameDebugging.enabled": "false",  # where each expression stands, in five calls to Java
+    "spark.python.sql.dataFrameDebugging.enabled": "false",  # else Spark 4 tells Java where each one stands
     "spark.sql.codegen.hugeMethodLimit": "8000",  # bytes: the JVM never compiles a longer method
     "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",  # no _SUCCESS files
 }
@@ -664,8 +664,9 @@ def remember_functions(spark: SparkSession) -> None:
     expression uses a function, thousands of times in a run.
     """
     jvm: Any = spark.sparkContext._jvm
+    functions = jvm.org.apache.spark.sql.functions
     for name in ("functions", "org.apache.spark.sql.functions"):  # what PySpark asks for: until 3.5, since 4.0
-        setattr(jvm, name, jvm.org.apache.spark.sql.functions)
+        setattr(jvm, name, functions)
 
 
 # Where Hadoop's native library is missing, as it is in Spark's own distribution, its local file system starts a process
@@ -1040,12 +1041,14 @@ def read_text(
 
     `line_end`: what ends a line, instead of any line break.
     """
+    reader, paths = spark.read, [folder_uri(escape_glob(path))]
     if names is not None:
-        return spark.read.text([folder_uri(escape_glob(joined(path, name))) for name in names], lineSep=line_end)
-    root = folder_uri(escape_glob(path))
-    if spark.version.startswith("2."):  # no recursiveFileLookup yet
-        return spark.read.text(folders_with_files(spark, root), lineSep=line_end)
-    return spark.read.option("recursiveFileLookup", "true").text(root, lineSep=line_end)
+        paths = [folder_uri(escape_glob(joined(path, name))) for name in names]
+    elif spark.version.startswith("2."):  # no recursiveFileLookup yet
+        paths = folders_with_files(spark, paths[0])
+    else:
+        reader = reader.option("recursiveFileLookup", "true")
+    return reader.text(paths, lineSep=line_end)
 
 
 def escape_glob(path: str) -> str:
