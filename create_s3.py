@@ -3,7 +3,6 @@
 
     python create_s3.py             make it; run again, it changes only what differs
     python create_s3.py --dry-run   say what would be done
-    python create_s3.py --delete    remove it, when the lake is no longer in it
 
 Exit codes: 0 done; 2 wrong usage or environment.
 """
@@ -16,72 +15,24 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import sys
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple
 
 try:
     import boto3
     from botocore.config import Config as ClientConfig
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-    from botocore.exceptions import ConnectionError as NoConnectionError
+    from botocore.exceptions import BotoCoreError, ClientError
 
     import etl  # the script to upload, and how dl.cfg is read
 except ImportError as missing:
     sys.stderr.write("create_s3.py: %s; try: pip install -r requirements.txt\n" % missing)
     sys.exit(2)
 
-# ------------------------------------------------------------------------------------ what is made, as data
-
-SETTINGS = (
-    etl.Setting("bucket", "S3", "the bucket", {"": "sparkify-dl-sp"}),
-    etl.Setting("script", "S3", "where the job goes in it", {"": "sparkify-scripts/spark-etl.py"}),
-)
-
+BUCKET = etl.Setting("bucket", "S3", "the bucket", {"": "sparkify-dl-sp"})
+SCRIPT = etl.Setting("script", "S3", "where the job goes in it", {"": "sparkify-scripts/spark-etl.py"})
+START = os.path.join(os.path.dirname(os.path.abspath(__file__)), "emr", "open-files.sh")  # etl_job.sh says who runs it
 LOGS = "emr-logs/"  # of clusters; not logs/, where somebody may keep the input
-TLS_ONLY = "SparkifyTlsOnly"
-BLOCKED = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
-ENCRYPTED = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
-RULES: List[Dict[str, Any]] = [
-    {
-        "ID": "sparkify-abort-uploads",  # a killed Spark job leaves some, invisible and paid for
-        "Status": "Enabled",
-        "Filter": {"Prefix": ""},
-        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
-    },
-    {"ID": "sparkify-expire-logs", "Status": "Enabled", "Filter": {"Prefix": LOGS}, "Expiration": {"Days": 30}},
-]
-
-# What each question and change needs. AWS names them unlike its operations.
-PERMISSIONS = {
-    "ListBuckets": "s3:ListAllMyBuckets",
-    "HeadBucket": "s3:ListBucket",
-    "GetBucketLocation": "s3:GetBucketLocation",
-    "CreateBucket": "s3:CreateBucket",
-    "GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
-    "PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
-    "GetBucketEncryption": "s3:GetEncryptionConfiguration",
-    "PutBucketEncryption": "s3:PutEncryptionConfiguration",
-    "GetBucketPolicy": "s3:GetBucketPolicy",
-    "PutBucketPolicy": "s3:PutBucketPolicy",
-    "DeleteBucketPolicy": "s3:DeleteBucketPolicy",
-    "GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
-    "PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
-    "DeleteBucketLifecycle": "s3:PutLifecycleConfiguration",
-    "GetObject": "s3:GetObject",
-    "PutObject": "s3:PutObject",
-    "ListObjectVersions": "s3:ListBucketVersions",
-    "DeleteObject": "s3:DeleteObject",
-    "DeleteBucket": "s3:DeleteBucket",
-}
-ABSENT = {
-    "NoSuchBucket",
-    "NoSuchKey",
-    "NoSuchPublicAccessBlockConfiguration",
-    "ServerSideEncryptionConfigurationNotFoundError",
-    "NoSuchBucketPolicy",
-    "NoSuchLifecycleConfiguration",
-}
-UNSUPPORTED = {"NotImplemented", "MethodNotAllowed"}  # how S3-compatible stores say that they lack a setting
 
 # ------------------------------------------------------------------------------------ settings
 
@@ -91,12 +42,12 @@ class Config(NamedTuple):
 
     bucket: str
     script: str
-    region: str  # "" is the profile's or the default
-    dry_run: bool = False
-    delete: bool = False
-    yes: bool = False
-    aws: etl.Secrets = etl.Secrets()  # of dl.cfg
-    endpoint: str = ""  # of an S3-compatible store
+    lake: str
+    region: str
+    file: str  # dl.cfg, "" for none
+    aws: etl.Secrets  # of it
+    endpoint: str  # of an S3-compatible store
+    dry_run: bool
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -104,76 +55,73 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="create_s3.py",
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Make the S3 bucket of the Sparkify data lake, protect it and upload the job.",
-        epilog=HELP_EPILOG,
+        epilog="A flag beats the environment variable (BUCKET, AWS_REGION or AWS_DEFAULT_REGION), which beats dl.cfg,"
+        " which beats the default. Credentials come from the environment, a profile or an instance's role, else from"
+        " [AWS] in dl.cfg. AWS_ENDPOINT_URL points to an S3-compatible store.",
     )
     parser.add_argument("--config", metavar="FILE", help="configuration file (default: dl.cfg here or beside etl.py)")
-    for setting in SETTINGS:
-        help_text = setting.help + etl.default_text(setting)
-        parser.add_argument("--" + setting.name, metavar="NAME" if setting.name == "bucket" else "KEY", help=help_text)
-    parser.add_argument(
-        "--region", metavar="NAME", help="where a new bucket is made (default: %s)" % etl.DEFAULT_REGION
-    )
+    parser.add_argument("--bucket", metavar="NAME", help=BUCKET.help + etl.default_text(BUCKET))
+    parser.add_argument("--region", metavar="NAME", help="of a new bucket (default: %s)" % etl.DEFAULT_REGION)
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
-    parser.add_argument("--delete", action="store_true", help="remove script and bucket, unless anything else is in it")
-    parser.add_argument("--yes", action="store_true", help="with --delete: do not ask for the bucket's name")
+    parser.add_argument("--print-settings", action="store_true", help="print dl.cfg's settings for etl_job.sh")
     options, unknown = parser.parse_known_args(argv)
     if unknown:  # names only: a value may be a secret that was given in good faith
         parser.error("unknown option: %s" % unknown[0].split("=")[0])
-    if options.yes and not options.delete:
-        parser.error("--yes goes with --delete")
     return options
 
 
-HELP_EPILOG = """\
-A flag beats the environment variable (BUCKET, SCRIPT, AWS_REGION or AWS_DEFAULT_REGION), which beats
-dl.cfg, which beats the default. Credentials come from the environment, a profile or an instance's
-role, else from [AWS] in dl.cfg. AWS_ENDPOINT_URL points to an S3-compatible store.
-
-exit codes:
-  0  done
-  2  wrong usage or environment
-"""
-
-
-def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
-    """Merge flags, environment, dl.cfg and defaults, in this order, into a Config.
-
-    Raises UsageError for names that S3 would not take and whatever etl.read_config_file refuses.
+def configure(flags: argparse.Namespace, env: Mapping[str, str]) -> Config:
+    """Merge flags, environment, dl.cfg and defaults, in this order. Of SCRIPT, OUTPUT and the like, which others export
+    for ends of their own, only dl.cfg counts.
     """
-    flags = arguments(argv)
-    values = etl.read_config_file(etl.config_file(flags.config))
-    bucket, script = (etl.lookup(setting, flags, env, values, "") for setting in SETTINGS)
-    config = Config(
+    path = etl.config_file(flags.config)
+    values = etl.read_config_file(path)
+    bucket = etl.lookup(BUCKET, flags, env, values, "")
+    script = etl.lookup(SCRIPT, argparse.Namespace(script=None), {}, values, "")
+    if not script.endswith(".py"):
+        raise etl.UsageError("[S3] SCRIPT is %s; spark-submit wants a name that ends in .py" % script)
+    return Config(
         bucket=bucket,
         script=script,
-        region=(flags.region or "").strip() or etl.region_name(env, values),
-        dry_run=flags.dry_run,
-        delete=flags.delete,
-        yes=flags.yes,
+        lake=lake_of(bucket, values),
+        region=flags.region or etl.region_name(env, values) or boto3.Session().region_name or etl.DEFAULT_REGION,
+        file=os.path.abspath(path) if path else "",
         aws=etl.secrets_of_file(values),
         endpoint=etl.endpoint_url(env),
+        dry_run=flags.dry_run,
     )
-    refuse_names(config)
-    return config
 
 
-def refuse_names(config: Config) -> None:
-    """Raise UsageError for a bucket or script name that S3 or Spark would refuse later, and less clearly."""
-    if not re.fullmatch(r"(?=.{3,63}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", config.bucket):
-        rule = "it takes 3 to 63 lower-case letters, digits, hyphens and single dots, a letter or digit at both ends"
-        raise etl.UsageError("the bucket name %s is not valid: %s" % (config.bucket, rule))
-    if re.match(r"[\d.]+$|xn--|sthree-|amzn-s3-demo-", config.bucket) and not config.bucket.isdigit():
-        raise etl.UsageError("the bucket name %s is not valid: S3 keeps such names for itself" % config.bucket)
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*\.py", config.script, re.ASCII):
-        rule = "folders and a name that ends in .py, of letters, digits, dots, hyphens and underscores"
-        raise etl.UsageError("the script %s is not valid: it takes %s" % (config.script, rule))
-    if config.script.startswith(LOGS):
-        raise etl.UsageError("the script %s lies in %s, where logs are removed after a while" % (config.script, LOGS))
+def lake_of(bucket: str, values: Mapping[Tuple[str, str], str]) -> str:
+    """Where the lake is: in the bucket, unless [S3] OUTPUT of dl.cfg says otherwise."""
+    return values.get(("S3", "OUTPUT")) or "s3://%s/sparkify-data" % bucket
 
 
-# ------------------------------------------------------------------------------------ credentials and client
+def print_settings(config: Config, env: Mapping[str, str]) -> None:
+    """Print what etl_job.sh wants to know, for its shell; no secret is among it."""
+    job = etl.configure(["--mode=S3", "--output", config.lake, "--config", config.file or os.devnull], env)
+    for name in ("song_data", "log_data", "output"):
+        if not etl.bucket_of(getattr(job, name)):
+            raise etl.UsageError("%s is %s; for a cluster it must be in S3" % (name, getattr(job, name)))
+    settings = {
+        "BUCKET": config.bucket,
+        "SCRIPT": config.script,
+        "CHECKSUM": checksum(read(etl.__file__, [])),
+        "SONG_DATA": job.song_data,
+        "LOG_DATA": job.log_data,
+        "OUTPUT": job.output,
+        "MAX_BAD_PERCENT": "%g" % job.max_bad_percent,
+        "REGION": config.region,
+    }
+    for name, value in settings.items():
+        say("%s=%s" % (name, shlex.quote(value)))
+    if all(config.aws.get(key) for key in SECRET_KEYS[:2]) and boto3.Session().get_credentials() is None:
+        # To the aws CLI dl.cfg is a file of profiles, of which one is called AWS
+        say("export AWS_SHARED_CREDENTIALS_FILE=%s AWS_PROFILE=AWS" % shlex.quote(config.file))
+
+
+# ------------------------------------------------------------------------------------ credentials
 
 SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 CREDENTIAL = re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b|(?i:aws_secret_access_key|aws_session_token)\W{1,6}[\w/+]{40}")
@@ -185,15 +133,9 @@ def open_session(aws: Mapping[str, str]) -> boto3.Session:
     session = boto3.Session()
     if session.get_credentials() is not None:
         return session
-    if not aws.get("AWS_ACCESS_KEY_ID") or not aws.get("AWS_SECRET_ACCESS_KEY"):
+    if not all(aws.get(key) for key in SECRET_KEYS[:2]):
         raise etl.UsageError(etl.NO_CREDENTIALS)
     return boto3.Session(*(aws.get(key) for key in SECRET_KEYS))
-
-
-def secrets(config: Config, env: Mapping[str, str]) -> List[str]:
-    """What may neither be printed nor uploaded: the credentials of dl.cfg and of the environment."""
-    places: Sequence[Mapping[str, str]] = (config.aws, env)
-    return long_enough(place.get(key, "") for place in places for key in SECRET_KEYS)
 
 
 def secrets_of(session: boto3.Session) -> List[str]:
@@ -208,212 +150,182 @@ def long_enough(values: Iterable[str]) -> List[str]:
     return [value for value in stripped if len(value) >= SHORTEST_SECRET]
 
 
-def connect(session: boto3.Session, config: Config, region: str) -> Any:
-    """An S3 client that gives up within seconds; raises UsageError for a region or endpoint that cannot be one."""
-    settings = ClientConfig(
-        connect_timeout=5,
-        read_timeout=30,
-        retries={"mode": "standard", "total_max_attempts": 3},
-        s3={"addressing_style": "path"} if config.endpoint else {},  # <bucket>.<host> has no address there
-    )
-    try:
-        return session.client("s3", region_name=region, config=settings)
-    except ValueError as error:
-        raise etl.UsageError("%s" % error) from None
+def redacted(sentence: str, forbidden: Iterable[str]) -> str:
+    """A sentence on one line, without secrets: an error may quote the request that it is about."""
+    for secret in forbidden:
+        sentence = sentence.replace(secret, "***")
+    return re.sub(r"//[^/@\s]*@", "//***@", " ".join(sentence.split()))
 
 
 # ------------------------------------------------------------------------------------ the bucket
 
 
-class LeftOutError(Exception):
-    """A setting that this store cannot have; the message says why."""
-
-
-class Change(NamedTuple):
-    """A call that is yet to be made."""
-
-    text: str  # what it does, as a participle: "blocked"
-    operation: str
-    arguments: Dict[str, Any]
-
-
 class Bucket:
     """A bucket of ours, or a name that is free: every question and every change goes through here."""
 
-    def __init__(self, client: Any, config: Config) -> None:
-        self.client, self.name, self.dry_run = client, config.bucket, config.dry_run
+    def __init__(self, session: boto3.Session, config: Config) -> None:
+        self.session, self.config, self.name = session, config, config.bucket
+        self.client = self.connect("s3", config.region)
+        self.account = self.find_account()
+        # S3 then refuses whatever is asked of somebody else's bucket, also of one that is open to everybody
+        self.owner = {"ExpectedBucketOwner": self.account} if self.account else {}
+
+    def connect(self, service: str, region: str) -> Any:
+        """A client that gives up within seconds; raises UsageError for a region or endpoint that cannot be one."""
+        settings = ClientConfig(
+            connect_timeout=5,
+            read_timeout=30,
+            retries={"mode": "standard", "total_max_attempts": 3},
+            s3={"addressing_style": "path"} if self.config.endpoint else {},  # <bucket>.<host> has no address there
+        )
+        try:
+            return self.session.client(service, region_name=region, config=settings)
+        except ValueError as error:
+            raise etl.UsageError("%s" % error) from None
+
+    def find_account(self) -> str:
+        """The number of the account, "" for a store that knows none."""
+        try:
+            return str(self.connect("sts", self.config.region).get_caller_identity()["Account"])
+        except (ClientError, BotoCoreError):
+            if self.config.endpoint:
+                return ""
+            raise
 
     def ask(self, operation: str, **arguments: Any) -> Dict[str, Any]:
-        """The answer to a question, {} where what is asked for is not there or cannot be there."""
+        """The answer to a question, {} where what is asked for is not there."""
         try:
-            answer: Dict[str, Any] = getattr(self.client, operation)(Bucket=self.name, **arguments)
+            answer: Dict[str, Any] = getattr(self.client, operation)(Bucket=self.name, **self.owner, **arguments)
             return answer
         except ClientError as error:
-            if code_of(error) in ABSENT | UNSUPPORTED:
+            if re.match("404|NoSuch|ServerSideEncryptionConfigurationNotFound", code_of(error)):
                 return {}
             raise
 
-    def apply(self, what: str, change: Optional[Change]) -> None:
-        """Make a change, or with --dry-run say that it would be made."""
-        if change is None:
-            say("%s: unchanged" % what)
-        elif self.dry_run:
-            say("%s: would be %s" % (what, change.text))
-        else:
-            getattr(self.client, change.operation)(Bucket=self.name, **change.arguments)
-            say("%s: %s" % (what, change.text))
+    def apply(self, what: str, text: str, operation: str, **arguments: Any) -> None:
+        """Make a change, or with --dry-run say that it would be made; `text` is a participle: "blocked"."""
+        if not self.config.dry_run:
+            getattr(self.client, operation)(Bucket=self.name, **arguments)
+        say("%s: %s%s" % (what, "would be " if self.config.dry_run else "", text))
 
-    def region(self) -> Optional[str]:
-        """The region of a bucket of ours, None for any other name.
-
-        Only the list of one's own buckets tells: somebody else's may be open to everybody. It is also the first
-        call, and the answer to a HEAD request would not say what is wrong with the credentials.
-        """
-        pages = self.client.get_paginator("list_buckets").paginate(Prefix=self.name)
-        found = next((b for page in pages for b in page.get("Buckets", []) if b["Name"] == self.name), None)
-        if found is None:
-            return None
-        return found.get("BucketRegion") or self.ask("get_bucket_location").get("LocationConstraint") or "us-east-1"
-
-    def refuse_if_taken(self) -> None:
-        """Raise UsageError where the name, which is not ours, is somebody else's."""
+    def find(self) -> bool:
+        """Whether it is there, seen from its own region from then on. Raises UsageError where it is somebody else's."""
+        wanted = self.config.region
         try:
-            self.client.head_bucket(Bucket=self.name)
+            answer = self.ask("head_bucket")
         except ClientError as error:
-            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-            if status == 404:
-                return
-            if status not in (301, 403):
+            if code_of(error) not in ("403", "301"):
                 raise
-        advice = "choose another name with --bucket or [S3] BUCKET of dl.cfg"
-        raise etl.UsageError("the bucket %s belongs to somebody else: %s" % (self.name, advice))
+            if not self.account:
+                self.client.get_bucket_location(Bucket=self.name)  # whose refusal, unlike that of a HEAD, says why
+            own = "%s-%s-%s-an" % (self.name, self.account or "<account>", wanted)
+            raise etl.UsageError(
+                "the bucket %s belongs to somebody else, or the credentials in use lack s3:ListBucket: choose another"
+                " name ([S3] BUCKET of dl.cfg), for instance %s, which only your account can have" % (self.name, own)
+            ) from None
+        if not answer:
+            return False
+        region = answer.get("BucketRegion") or wanted
+        say("bucket %s: already yours, in %s" % (self.name, region))
+        self.client = self.connect("s3", region)
+        return True
+
+    def make(self) -> None:
+        """Make it. Only us-east-1 may not be named: it is what no constraint means."""
+        region = self.config.region
+        place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        own = {"BucketNamespace": "account-regional"} if re.search(r"-\d{12}-[a-z0-9-]+-an$", self.name) else {}
+        self.apply("bucket %s" % self.name, "made in %s" % region, "create_bucket", **place, **own)
+        if not self.config.dry_run:
+            wait = {"Delay": 1, "MaxAttempts": 20}
+            self.client.get_waiter("bucket_exists").wait(Bucket=self.name, **self.owner, WaiterConfig=wait)
+
+    def upload(self, key: str, body: bytes) -> None:
+        """Upload a file unless it is there. S3 refuses what does not arrive as its checksum says."""
+        what, wanted = "s3://%s/%s" % (self.name, key), checksum(body)
+        if self.ask("head_object", Key=key, ChecksumMode="ENABLED").get("ChecksumSHA256") == wanted:
+            say("%s: unchanged" % what)
+            return
+        text = "uploaded, %d bytes, sha256 %s" % (len(body), wanted)
+        proof = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": wanted}
+        self.apply(what, text, "put_object", Key=key, Body=body, **proof, **self.owner)
 
 
-def find_bucket(session: boto3.Session, config: Config) -> Tuple[Bucket, bool]:
-    """The bucket and whether it is there, seen from its own region whatever the settings say.
+# ------------------------------------------------------------------------------------ how it is protected
 
-    Raises UsageError where it is somebody else's.
-    """
-    wanted = config.region or session.region_name or etl.DEFAULT_REGION
-    bucket = Bucket(connect(session, config, wanted), config)
-    region = bucket.region()
-    if region is None:
-        bucket.refuse_if_taken()
-        return bucket, False
-    if region == wanted:
-        say("bucket %s: already yours, in %s" % (config.bucket, region))
-        return bucket, True
-    say("bucket %s: already yours, in %s, not in %s as the settings say" % (config.bucket, region, wanted))
-    return Bucket(connect(session, config, region), config), True
+Record = Dict[str, Any]
+# Of a setting: what is found, what it should be, what to send to make it so, and what that does
+State = Tuple[Any, Any, Record, str]
 
 
-# ------------------------------------------------------------------------------------ what to change, not yet done
+def bucket_policy(answer: Record, arn: str) -> State:
+    """Refuse requests without TLS, beside the user's own statements."""
+    sid, everything = "SparkifyTlsOnly", {"Principal": "*", "Action": "s3:*", "Resource": [arn, arn + "/*"]}
+    statement = {"Sid": sid, "Effect": "Deny", **everything, "Condition": {"Bool": {"aws:SecureTransport": "false"}}}
+    found = json.loads(answer.get("Policy", "{}"))
+    parts = found.get("Statement", [])
+    kept = [part for part in (parts if isinstance(parts, list) else [parts]) if part.get("Sid") != sid]
+    wanted = {"Version": "2012-10-17", **found, "Statement": [*kept, statement]}
+    return found, wanted, {"Policy": json.dumps(wanted)}, "changed to refuse requests without TLS"
 
 
-def creation(region: str) -> Change:
-    """Make the bucket. Only us-east-1 may not be named: it is what no constraint means."""
-    place = {"CreateBucketConfiguration": {"LocationConstraint": region}}
-    return Change("made in %s" % region, "create_bucket", {} if region == "us-east-1" else place)
-
-
-def tls_only(bucket: Bucket) -> Optional[Change]:
-    """Refuse requests without TLS, beside the statements of the user's policy."""
-    if bucket.client.meta.endpoint_url.startswith("http://"):
-        raise LeftOutError("%s has no TLS and the policy would lock everybody out" % bucket.client.meta.endpoint_url)
-    arn = "arn:%s:s3:::%s" % (bucket.client.meta.partition, bucket.name)
-    statement = {
-        "Sid": TLS_ONLY,
-        "Effect": "Deny",
-        "Principal": "*",
-        "Action": "s3:*",
-        "Resource": [arn, arn + "/*"],
-        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-    }
-    policy = read_policy(bucket)
-    kept = without(policy["Statement"], "Sid", [TLS_ONLY])
-    if same(policy["Statement"], [*kept, statement]):
-        return None
-    text = "changed to refuse requests without TLS" + kept_text(kept, "statement")
-    return policy_change(text, policy, [*kept, statement])
-
-
-def public_access_block(bucket: Bucket) -> Optional[Change]:
+def public_access_block(answer: Record, arn: str) -> State:
     """Close every way in which the bucket could become public."""
-    found = bucket.ask("get_public_access_block").get("PublicAccessBlockConfiguration")
-    if found == BLOCKED:
-        return None
-    return Change("blocked", "put_public_access_block", {"PublicAccessBlockConfiguration": BLOCKED})
+    ways = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+    key, wanted = "PublicAccessBlockConfiguration", dict.fromkeys(ways, True)
+    return answer.get(key), wanted, {key: wanted}, "blocked"
 
 
-def encryption(bucket: Bucket) -> Optional[Change]:
+def bucket_encryption(answer: Record, arn: str) -> State:
     """Encrypt by default with S3's keys, unless the user has chosen a way (a KMS key)."""
-    if bucket.ask("get_bucket_encryption"):
-        return None
-    return Change("set to SSE-S3", "put_bucket_encryption", {"ServerSideEncryptionConfiguration": ENCRYPTED})
+    ours = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
+    found = answer.get("ServerSideEncryptionConfiguration")
+    return found, found or ours, {"ServerSideEncryptionConfiguration": ours}, "set to SSE-S3"
 
 
-def lifecycle(bucket: Bucket) -> Optional[Change]:
-    """Abort what dead jobs have begun to upload and remove old cluster logs, beside the user's rules."""
-    found = bucket.ask("get_bucket_lifecycle_configuration")
-    rules = found.get("Rules", [])
-    kept = without(rules, "ID", [rule["ID"] for rule in RULES])
-    if same(rules, kept + RULES):
-        return None
-    text = "set to abort uploads after 7 days and remove %s after 30" % LOGS + kept_text(kept, "rule")
-    return lifecycle_change(text, found, kept + RULES)
-
-
-PROTECTION: Dict[str, Callable[[Bucket], Optional[Change]]] = {
-    "policy": tls_only,
-    "public access": public_access_block,
-    "encryption": encryption,
-    "lifecycle": lifecycle,
-}
-
-
-def read_policy(bucket: Bucket) -> Dict[str, Any]:
-    """The bucket's policy, its statements a list; without one, an empty one."""
-    policy: Dict[str, Any] = json.loads(bucket.ask("get_bucket_policy").get("Policy", "{}"))
-    found = policy.get("Statement", [])
-    return {"Version": "2012-10-17", **policy, "Statement": found if isinstance(found, list) else [found]}
-
-
-def policy_change(text: str, policy: Mapping[str, Any], statements: Sequence[Any]) -> Change:
-    """Replace the statements of a policy; without any, there is none."""
-    if not statements:
-        return Change(text, "delete_bucket_policy", {})
-    return Change(text, "put_bucket_policy", {"Policy": json.dumps({**policy, "Statement": statements})})
-
-
-def lifecycle_change(text: str, found: Mapping[str, Any], rules: Sequence[Dict[str, Any]]) -> Change:
-    """Replace the rules of a lifecycle configuration; without any, there is none."""
-    if not rules:
-        return Change(text, "delete_bucket_lifecycle", {})
-    arguments: Dict[str, Any] = {"LifecycleConfiguration": {"Rules": [with_filter(rule) for rule in rules]}}
+def bucket_lifecycle_configuration(answer: Record, arn: str) -> State:
+    """Abort what dead jobs have begun to upload, unseen and paid for, and remove old logs, beside the user's rules."""
+    abort = {"Filter": {"Prefix": ""}, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}
+    expire = {"Filter": {"Prefix": LOGS}, "Expiration": {"Days": 30}}
+    ours = {"sparkify-abort-uploads": abort, "sparkify-expire-logs": expire}
+    wanted = [dict(rule) for rule in answer.get("Rules", []) if rule.get("ID") not in ours]
+    for rule in wanted:
+        if "Prefix" in rule:  # the older of S3's two notations, which cannot be mixed
+            rule["Filter"] = {"Prefix": rule.pop("Prefix")}
+    wanted += [{"ID": name, "Status": "Enabled", **rule} for name, rule in ours.items()]
+    sent: Record = {"LifecycleConfiguration": {"Rules": wanted}}
     size = "TransitionDefaultMinimumObjectSize"  # unless it is sent back, S3 resets it
-    return Change(
-        text, "put_bucket_lifecycle_configuration", {**arguments, **{k: found[k] for k in [size] if k in found}}
-    )
+    sent.update({key: answer[key] for key in [size] if key in answer})
+    return answer.get("Rules"), wanted, sent, "set to abort uploads after 7 days and remove %s after 30" % LOGS
 
 
-def with_filter(rule: Mapping[str, Any]) -> Dict[str, Any]:
-    """A rule in the newer of S3's two notations, which cannot be mixed."""
-    rest = {key: value for key, value in rule.items() if key != "Prefix"}
-    return {**rest, "Filter": {"Prefix": rule["Prefix"]}} if "Prefix" in rule else rest
+# Named as S3's operations are
+PROTECTION = (bucket_policy, public_access_block, bucket_encryption, bucket_lifecycle_configuration)
 
 
-def without(items: Iterable[Dict[str, Any]], key: str, names: Sequence[str]) -> List[Dict[str, Any]]:
-    """The items that are not ours."""
-    return [item for item in items if item.get(key) not in names]
-
-
-def same(found: Any, wanted: Any) -> bool:
-    """Whether two settings mean the same: S3 may reorder lists, unpack those of one value and drop what is empty."""
-    return bool(plain(found) == plain(wanted))
+def protect(bucket: Bucket) -> None:
+    """Bring every setting to what it should be. An S3-compatible store may lack one."""
+    arn = "arn:%s:s3:::%s" % (bucket.client.meta.partition, bucket.name)
+    for setting in PROTECTION:
+        name = setting.__name__
+        what = name.replace("bucket_", "").replace("_", " ")
+        if setting is bucket_policy and bucket.config.endpoint.startswith("http://"):
+            say("policy: left out, it would lock everybody out of a store without TLS")
+            continue
+        try:
+            found, wanted, sent, text = setting(bucket.ask("get_" + name), arn)
+            if plain(found) == plain(wanted):
+                say("%s: unchanged" % what)
+            else:
+                bucket.apply(what, text, "put_" + name, **sent, **bucket.owner)
+        except ClientError as error:
+            if code_of(error) not in ("NotImplemented", "MethodNotAllowed"):
+                raise
+            say("%s: left out, this store has no such setting" % what)
 
 
 def plain(value: Any) -> Any:
-    """A setting in the one notation that can be compared."""
+    """A setting in one notation: S3 may reorder lists, unpack those of one value and drop what is empty."""
     if isinstance(value, dict):
         items = {key: plain(item) for key, item in value.items()}
         return {key: item for key, item in items.items() if item not in ("", {}, [])}
@@ -423,203 +335,65 @@ def plain(value: Any) -> Any:
     return value
 
 
-def kept_text(kept: Sequence[Any], noun: str) -> str:
-    """What is said about the user's own settings."""
-    return ", beside your own %s%s" % ("%d %s" % (len(kept), noun), "s" * (len(kept) > 1)) if kept else ""
+# ------------------------------------------------------------------------------------ main
 
 
-# ------------------------------------------------------------------------------------ making it
-
-
-def make(bucket: Bucket, there: bool, config: Config, body: bytes) -> None:
-    """Everything in order; what is as it should be is left alone."""
-    if not there:
-        bucket.apply("bucket %s" % bucket.name, creation(bucket.client.meta.region_name))
-        if not config.dry_run:
-            wait = {"Delay": 1, "MaxAttempts": 20}
-            bucket.client.get_waiter("bucket_exists").wait(Bucket=bucket.name, WaiterConfig=wait)
-    protect(bucket)
-    upload(bucket, config.script, body)
-    say(next_command(config))
-
-
-def protect(bucket: Bucket) -> None:
-    """Bring every setting to what it should be."""
-    for what, wanted in PROTECTION.items():
-        try_to_apply(bucket, what, wanted)
-
-
-def try_to_apply(bucket: Bucket, what: str, wanted: Callable[[Bucket], Optional[Change]]) -> None:
-    """Bring a setting to what it should be; an S3-compatible store may lack it."""
-    try:
-        bucket.apply(what, wanted(bucket))
-    except LeftOutError as reason:
-        say("%s: left out, %s" % (what, reason))
-    except ClientError as error:
-        if code_of(error) not in UNSUPPORTED:
-            raise
-        say("%s: left out, this store has no such setting" % what)
-
-
-def upload(bucket: Bucket, key: str, body: bytes) -> None:
-    """Upload the script unless it is there; then read it back. Raises UsageError where something else has arrived."""
-    what = "script s3://%s/%s" % (bucket.name, key)
-    if download(bucket, key) == body:
-        bucket.apply(what, None)
-        return
-    checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()  # S3 refuses what does not arrive whole
-    arguments = {"Key": key, "Body": body, "ContentType": "text/x-python", "ChecksumSHA256": checksum}
-    bucket.apply(what, Change("uploaded", "put_object", arguments))
-    if not bucket.dry_run:
-        arrived = download(bucket, key)
-        if arrived != body:
-            raise etl.UsageError(
-                "%s: sent %s, but arrived %s" % (what, size_and_checksum(body), size_and_checksum(arrived))
-            )
-        say("%s: verified, %s" % (what, size_and_checksum(arrived)))
-
-
-def download(bucket: Bucket, key: str) -> bytes:
-    """An object's content, empty where it is not there."""
-    found = bucket.ask("get_object", Key=key)
-    return bytes(found["Body"].read()) if found else b""
-
-
-def size_and_checksum(body: bytes) -> str:
-    """What identifies a content to people."""
-    return "%d bytes, sha256 %s" % (len(body), hashlib.sha256(body).hexdigest())
-
-
-def read_script(path: str, forbidden: Sequence[str]) -> bytes:
-    """The script's content; raises UsageError where it holds a credential, which anybody with the bucket could read."""
+def read(path: str, forbidden: Sequence[str]) -> bytes:
+    """A file's content; raises UsageError where it holds a credential, which anybody with the bucket could read."""
     with open(path, "rb") as file:
         body = file.read()
     for number, line in enumerate(body.decode("utf-8", "replace").splitlines(), 1):
         if CREDENTIAL.search(line) or any(secret in line for secret in forbidden):
-            raise etl.UsageError(
-                "%s holds a credential in line %d: nothing was uploaded" % (os.path.basename(path), number)
-            )
+            name = os.path.basename(path)
+            raise etl.UsageError("%s holds a credential in line %d: nothing was uploaded" % (name, number))
     return body
 
 
-def next_command(config: Config) -> str:
-    """What to do with it; etl_job.sh does not know this command's flags."""
-    places = zip(SETTINGS, (config.bucket, config.script))
-    named = ["%s=%s " % (setting.name.upper(), place) for setting, place in places if place != setting.default[""]]
-    return "next: %s./etl_job.sh" % "".join(named)
-
-
-# ------------------------------------------------------------------------------------ removing it
-
-
-def remove(bucket: Bucket, there: bool, config: Config) -> None:
-    """Remove the script and our settings, and the bucket unless it has settings of the user's.
-
-    Raises UsageError, and removes nothing, where there is more in it or the user does not confirm.
-    """
-    if not there:
-        say("bucket %s: is not there" % bucket.name)
-        return
-    refuse_contents(bucket, config.script)
-    if not (config.yes or config.dry_run):
-        confirm(bucket.name)
-    if download(bucket, config.script):
-        bucket.apply("script s3://%s/%s" % (bucket.name, config.script), removal("delete_object", Key=config.script))
-    policy, found = read_policy(bucket), bucket.ask("get_bucket_lifecycle_configuration")
-    statements = without(policy["Statement"], "Sid", [TLS_ONLY])
-    rules = without(found.get("Rules", []), "ID", [rule["ID"] for rule in RULES])
-    if not statements and not rules:
-        bucket.apply("bucket %s" % bucket.name, removal("delete_bucket"))
-        return
-    if len(statements) < len(policy["Statement"]):
-        bucket.apply("policy", policy_change("rid of our statement", policy, statements))
-    if len(rules) < len(found.get("Rules", [])):
-        bucket.apply("lifecycle", lifecycle_change("rid of our rules", found, rules))
-    say("bucket %s: kept, with public access blocked, since it has a policy or lifecycle rules of yours" % bucket.name)
-
-
-def removal(operation: str, **arguments: Any) -> Change:
-    """A change that removes something."""
-    return Change("removed", operation, arguments)
-
-
-def refuse_contents(bucket: Bucket, script: str) -> None:
-    """Raise UsageError where the bucket holds more than the script: a lake, logs, older versions of anything."""
-    found = bucket.ask("list_object_versions", MaxKeys=2)
-    entries = found.get("Versions", []) + found.get("DeleteMarkers", [])
-    others = [entry for entry in entries if (entry["Key"], entry["VersionId"]) != (script, "null")]
-    if others:
-        raise etl.UsageError(
-            "the bucket %s is not empty, it holds for instance %s: nothing was removed; if nobody needs that any more,"
-            " empty it first: aws s3 rm --recursive s3://%s (old versions: with the S3 console's Empty button)"
-            % (bucket.name, others[0]["Key"], bucket.name)
-        )
-
-
-def confirm(name: str) -> None:
-    """Raise UsageError unless the user types the bucket's name."""
-    try:
-        answer = input("Type the name of the bucket to remove it: ")
-    except EOFError:
-        answer = ""
-    if answer.strip() != name:
-        raise etl.UsageError("not confirmed: nothing was removed (--yes does not ask)")
-
-
-# ------------------------------------------------------------------------------------ main
-
-EXPLANATIONS = {
-    **etl.S3_REFUSALS,
-    "BucketAlreadyExists": "the bucket belongs to somebody else: choose another name with --bucket",
-    "BucketNotEmpty": "the bucket is no longer empty and was kept",
-    "OperationAborted": "S3 is still busy with this bucket's name: try again later (after a removal, up to an hour)",
-}
+def checksum(body: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(body).digest()).decode()
 
 
 def code_of(error: ClientError) -> str:
-    """The code of an error of S3's; the answer to a HEAD request has only a status."""
     return str(error.response["Error"]["Code"])
 
 
 def explain(error: Exception) -> str:
-    """An error of S3 or of the road there as one sentence."""
-    if isinstance(error, ClientError):
-        code = code_of(error)
-        if code in ("AccessDenied", "403"):
-            needed = PERMISSIONS.get(error.operation_name, error.operation_name)
-            return "no permission: the credentials in use lack %s (docs/s3.md lists all that is needed)" % needed
-        message = error.response["Error"].get("Message", "")
-        return EXPLANATIONS.get(code) or "S3 refused %s: %s (%s)" % (error.operation_name, message, code)
-    if isinstance(error, (HTTPClientError, NoConnectionError)):
-        return "S3 cannot be reached, check the network, the region and AWS_ENDPOINT_URL: %s" % error
-    return str(error)
+    """An error of AWS or of the road there as one sentence."""
+    if not isinstance(error, ClientError):
+        return str(error)
+    code, message = code_of(error), error.response["Error"].get("Message", "")
+    known = {**etl.S3_REFUSALS, "InvalidClientTokenId": etl.S3_REFUSALS["InvalidAccessKeyId"]}
+    return known.get(code) or "AWS refused %s: %s (%s)" % (error.operation_name, message, code)
 
 
-def redacted(sentence: str, forbidden: Iterable[str]) -> str:
-    """A sentence on one line, without secrets: an error may quote the request that it is about."""
-    for secret in forbidden:
-        sentence = sentence.replace(secret, "***")
-    return re.sub(r"//[^/@\s]*@", "//***@", " ".join(sentence.split()))
-
-
-def run(config: Config, forbidden: Sequence[str]) -> None:
-    """Do what the flags ask for; raises UsageError and whatever boto3 raises."""
+def make(config: Config, forbidden: Sequence[str]) -> None:
+    """Everything in order. Raises UsageError and whatever boto3 raises."""
     session = open_session(config.aws)
-    body = b"" if config.delete else read_script(etl.__file__, [*forbidden, *secrets_of(session)])
-    bucket, there = find_bucket(session, config)
-    if config.delete:
-        remove(bucket, there, config)
-    else:
-        make(bucket, there, config, body)
+    hidden = [*forbidden, *secrets_of(session)]
+    bodies = {
+        config.script: read(etl.__file__, hidden),
+        os.path.join(os.path.dirname(config.script), os.path.basename(START)): read(START, hidden),
+    }
+    bucket = Bucket(session, config)
+    if not bucket.find():
+        bucket.make()
+    protect(bucket)
+    for key, body in bodies.items():
+        bucket.upload(key, body)
 
 
 def main(argv: Sequence[str]) -> int:
     """The command: returns the exit code."""
-    forbidden: List[str] = []
+    flags = arguments(argv)
+    forbidden = long_enough(os.environ.get(key, "") for key in SECRET_KEYS)
     try:
-        config = configure(argv, os.environ)
-        forbidden = secrets(config, os.environ)
-        run(config, forbidden)
+        config = configure(flags, os.environ)
+        forbidden += long_enough(config.aws.get(key, "") for key in SECRET_KEYS)
+        if flags.print_settings:
+            print_settings(config, os.environ)
+        else:
+            make(config, forbidden)
+            say("next: %s./etl_job.sh" % ("BUCKET=%s " % shlex.quote(config.bucket) if flags.bucket else ""))
         return 0
     except (etl.UsageError, BotoCoreError, ClientError, OSError) as error:
         return complain(redacted(explain(error), forbidden), 2)
@@ -628,12 +402,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def say(line: str) -> None:
-    """Print what was done."""
     print(line, flush=True)
 
 
 def complain(sentence: str, code: int) -> int:
-    """Print one sentence to stderr and return the exit code."""
     sys.stderr.write("create_s3.py: %s\n" % sentence)
     return code
 

@@ -18,10 +18,13 @@ from botocore.client import BaseClient
 from botocore.loaders import create_loader
 from moto.iam.access_control import IAMPolicyStatement, PermissionResult
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.models import s3_backends
 from werkzeug.serving import make_server, make_ssl_devcert
 
 KEY_ID, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 REGION = "us-west-2"
+
+HEADERS = ("EXPECTED_BUCKET_OWNER", "CHECKSUM_SHA256", "BUCKET_NAMESPACE")
 
 Record = Dict[str, Any]
 
@@ -34,6 +37,9 @@ class Call(NamedTuple):
     body: bytes
     key_id: str  # that it was signed with, "" without a signature
     region: str  # that it was signed for
+    owner: str = ""  # that the bucket is expected to have
+    checksum: str = ""  # SHA-256 of the body, as S3 writes it
+    namespace: str = ""  # of a bucket that is to be made
 
 
 def signer(environ: Record) -> Tuple[str, str]:
@@ -44,6 +50,13 @@ def signer(environ: Record) -> Tuple[str, str]:
         return signature[4:].partition(":")[0], ""
     parts = signature.partition("Credential=")[2].split("/") + [""] * 3
     return parts[0], parts[2]
+
+
+def is_strangers(environ: Record) -> bool:
+    """Whether a request is for a bucket of another owner than it expects, which moto does not look at."""
+    expected = environ.get("HTTP_X_AMZ_EXPECTED_BUCKET_OWNER")
+    _, owner = s3_backends.bucket_accounts.get(environ["PATH_INFO"].split("/")[1], ("", expected))
+    return expected is not None and owner != expected
 
 
 class Answer:
@@ -87,10 +100,13 @@ class Server:
         """A WSGI application around moto's."""
         body = b"" if environ.get("HTTP_TRANSFER_ENCODING") else self.body(environ)
         path = environ["PATH_INFO"] + "?" + environ["QUERY_STRING"]
-        call = Call(environ["REQUEST_METHOD"], path, body, *signer(environ))
+        headers = (environ.get("HTTP_X_AMZ_" + name, "") for name in HEADERS)
+        call = Call(environ["REQUEST_METHOD"], path, body, *signer(environ), *headers)
         with self.lock:
             self.calls.append(call)
             taken = next((answer for answer in self.answers if answer.take(call)), None)
+        if not taken and is_strangers(environ):
+            taken = Answer("*", "", 403, b"<Error><Code>AccessDenied</Code></Error>", None)
         if taken:
             start_response("%d Status" % taken.status, [("Content-Type", "application/xml")])
             return [b"" if call.method == "HEAD" else taken.body]
@@ -111,7 +127,8 @@ class Server:
 
     def changes(self) -> List[Call]:
         """The requests that change something."""
-        return [call for call in self.calls if call.method not in ("GET", "HEAD")]
+        asking = b"Action=GetCallerIdentity"
+        return [call for call in self.calls if call.method not in ("GET", "HEAD") and asking not in call.body]
 
     def post(self, path: str, body: str) -> None:
         headers = {"Content-Type": "text/plain"}

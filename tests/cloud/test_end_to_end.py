@@ -4,16 +4,19 @@ it is: spark-submit --deploy-mode cluster on a YARN, with EMR 5.30.0's Spark, Py
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
+import pyspark
 import pytest
 from aws import KEY_ID, SECRET, Server
 from conftest import ROOT
-from lakes import local_lake, same_rows, small_sample
+from lakes import find_java_home, local_lake, same_rows, small_sample
 from yarn import Yarn
 
 BUCKET, RAW = "sparkify-dl-sp", "raw-music-data"
@@ -95,55 +98,130 @@ def test_the_step_is_as_promised(launched: Launched) -> None:
     assert launched.cluster["Id"] in launched.printed
 
 
+# What EMR gives YARN on an m5.xlarge, of which etl_job.sh shares out all
+YARN = {"yarn.nodemanager.resource.memory-mb": "12288", "yarn.scheduler.maximum-allocation-mb": "12288"}
+
+
 @pytest.fixture(scope="module")
-def yarn(launched: Launched, folder: Path) -> Iterator[Yarn]:
-    """Two core nodes with the memory that etl_job.sh has asked for."""
-    (wanted,) = [each for each in launched.cluster["Configurations"] if each["Classification"] == "yarn-site"]
-    yarn = Yarn(folder / "yarn", CACHE, wanted["Properties"])
+def yarn(folder: Path) -> Iterator[Yarn]:
+    """Two core nodes of that memory."""
+    yarn = Yarn(folder / "yarn", CACHE, YARN)
     yield yarn
     yarn.close()
 
 
-EMR_PYTHON, EMR_JAVA_HOME = os.environ.get("EMR_PYTHON", ""), os.environ.get("EMR_JAVA_HOME", "")
+class Release(NamedTuple):
+    """A release of EMR as far as it can be had here: its Spark, Python and Java, what its core-site.xml says of S3, and
+    what is to be left at Hadoop's default.
+    """
+
+    python: str
+    java_home: str
+    spark: str  # the version
+    core_site: Dict[str, str]
+    defaults: Dict[str, Optional[str]]
+
+
+S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
+RELEASES = {
+    "emr-5.30.0": Release(os.environ.get("EMR_PYTHON", ""), os.environ.get("EMR_JAVA_HOME", ""), "2.4.5", {}, {}),
+    # From 7.10 s3:// is S3A, which EMR tunes, here with a limit that is lower than the job's own
+    "emr-7.12.0": Release(
+        sys.executable,
+        str(find_java_home()),
+        pyspark.__version__,
+        {"fs.s3a.connection.maximum": "40"},
+        {"fs.s3a.directory.marker.retention": None, "mapreduce.fileoutputcommitter.algorithm.version": "1"},
+    ),
+}
+PROBE = """
+import json
+from pyspark.sql import SparkSession
+
+stop = SparkSession.stop
+
+def tell_and_stop(self):
+    hadoop = self.sparkContext._jsc.hadoopConfiguration()
+    print("CONF " + json.dumps({name: hadoop.get(name) for name in %r}))
+    stop(self)
+
+SparkSession.stop = tell_and_stop
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not EMR_PYTHON, reason="EMR_PYTHON names no runtime of EMR 5.30.0")
-def test_the_step_builds_the_lake(launched: Launched, server: Server, yarn: Yarn, folder: Path) -> None:
-    """Exactly the step's arguments; the same rows as from a LOCAL run on the same input."""
+@pytest.mark.parametrize("name", RELEASES)
+def test_the_step_builds_the_lake(name: str, launched: Launched, server: Server, yarn: Yarn, folder: Path) -> None:
+    """Exactly the step's arguments; the rows of a LOCAL run on the same input; what the site has set up stays."""
+    release = RELEASES[name]
+    if not release.python:
+        pytest.skip("EMR_PYTHON names no runtime of EMR 5.30.0")
     find_spark = "import pyspark; print(pyspark.__path__[0], end='')"
-    spark = Path(subprocess.check_output([EMR_PYTHON, "-c", find_spark], encoding="utf-8"))
-    conf = on_emr(yarn, server, spark, folder / "emr")
-    env = {"PATH": os.environ["PATH"], "JAVA_HOME": EMR_JAVA_HOME, "SPARK_HOME": str(spark)}
+    spark = Path(subprocess.check_output([release.python, "-c", find_spark], encoding="utf-8"))
+    home = folder / name
+    home.mkdir()
+    conf = on_emr(yarn, server, spark, release, home)
+    env = {"PATH": os.environ["PATH"], "JAVA_HOME": release.java_home, "SPARK_HOME": str(spark)}
     env.update(HADOOP_CONF_DIR=str(conf), SPARK_CONF_DIR=str(conf), SPARK_LOCAL_IP="127.0.0.1")
+    env.update(SPARK_DIST_CLASSPATH=s3_client(spark))
+    for key in server.keys(BUCKET, "sparkify-data/"):
+        server.client("s3").delete_object(Bucket=BUCKET, Key=key)
+    before = len(yarn.applications())
     command = [str(spark / "bin/spark-submit"), *launched.step["Config"]["Args"][1:]]
     submitted = subprocess.run(command, cwd=str(folder), env=env, capture_output=True, encoding="utf-8", timeout=900)
-    assert yarn.applications(), submitted.stderr
-    (application,) = yarn.applications()
+    assert yarn.applications()[before:], submitted.stderr
+    (application,) = yarn.applications()[before:]
     driver = application.containers[0].printed("stdout")
     assert submitted.returncode == 0, driver + submitted.stderr
     assert (application.state, application.final_state) == ("FINISHED", "SUCCEEDED")
     assert {container.node for container in application.containers} == {0, 1}
-    assert "start Spark                2.4.5" in driver
-    expected = local_lake(folder / "input", folder / "expected")
-    assert same_rows(server.download(BUCKET, "sparkify-data/", folder / "lake"), expected)
+    assert re.search(r"start Spark +%s " % re.escape(release.spark), driver)
+    expected = local_lake(folder / "input", home / "expected")
+    assert same_rows(server.download(BUCKET, "sparkify-data/", home / "lake"), expected)
     left = [key for key in server.keys(BUCKET, "sparkify-data/") if "_staging" in key or "_temporary" in key]
     assert left == []
+    (told,) = re.findall(r"CONF (\{.*\})", driver)
+    assert json.loads(told) == {**core_site(server, release), **release.defaults}
 
 
-def on_emr(yarn: Yarn, server: Server, spark: Path, conf: Path) -> Path:
-    """The configuration of a node where spark-submit runs: python3 is 3.7, Java is 8, s3:// is set up."""
-    s3a = {
-        "fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",  # EMR has EMRFS there
+def core_site(server: Server, release: Release) -> Dict[str, str]:
+    """What core-site.xml says of S3."""
+    return {
+        "fs.s3.impl": S3A,  # EMR before 7.10 has EMRFS there
         "fs.s3a.endpoint": server.endpoint,
         "fs.s3a.connection.ssl.enabled": "false",
+        "fs.s3a.path.style.access": "true",
         "fs.s3a.access.key": KEY_ID,  # where EMR has the role of the node
         "fs.s3a.secret.key": SECRET,
+        **release.core_site,
     }
-    path = "%s:%s" % (Path(EMR_PYTHON).parent, os.environ["PATH"])
+
+
+def on_emr(yarn: Yarn, server: Server, spark: Path, release: Release, home: Path) -> Path:
+    """The configuration of a node where spark-submit runs: python3 and Java are the release's, s3:// is set up."""
+    site = core_site(server, release)
+    (home / "probe").mkdir()
+    (home / "probe/sitecustomize.py").write_text(PROBE % sorted({**site, **release.defaults}))
+    path = "%s:%s" % (Path(release.python).parent, os.environ["PATH"])
     environments = {
         "spark.%sEnv.%s" % (part, name): value
         for part in ("yarn.appMaster", "executor")
-        for name, value in {"JAVA_HOME": EMR_JAVA_HOME, "PATH": path, "SPARK_LOCAL_IP": "127.0.0.1"}.items()
+        for name, value in {"JAVA_HOME": release.java_home, "PATH": path, "SPARK_LOCAL_IP": "127.0.0.1"}.items()
     }
-    return yarn.configure(conf, spark, s3a, environments)
+    environments["spark.yarn.appMasterEnv.PYTHONPATH"] = str(home / "probe")
+    if s3_client(spark):
+        environments.update(
+            dict.fromkeys(["spark.driver.extraClassPath", "spark.executor.extraClassPath"], s3_client(spark))
+        )
+    return yarn.configure(home / "conf", spark, site, environments)
+
+
+def s3_client(spark: Path) -> str:
+    """The S3 client for a Spark that has none among its jars, as `make` has fetched it for the tests."""
+    if list((spark / "jars").glob("hadoop-aws-*")):
+        return ""
+    (version,) = (path.stem.rpartition("-")[2] for path in (spark / "jars").glob("hadoop-client-api-*"))
+    jars = Path.home() / ".ivy2/jars"
+    names = ["org.apache.hadoop_hadoop-aws-%s.jar" % version, "com.amazonaws_aws-java-sdk-bundle-*.jar"]
+    names.append("org.wildfly.openssl_wildfly-openssl-*.jar")
+    return os.pathsep.join(str(path) for name in names for path in jars.glob(name))
