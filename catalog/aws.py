@@ -29,7 +29,7 @@ except ImportError as missing:
 
 Record = Dict[str, Any]
 POLICY_NAME = "sparkify"  # of the policy in a role
-OUTPUT = etl.Setting("output", "MODE", "folder of the lake, in S3", {"": "s3://sparkify-dl-sp/sparkify-data"})
+OUTPUT = etl.Setting("output", "MODE", "folder of the lake, in S3", {})
 CODES = {
     **etl.S3_REFUSALS,
     "UnrecognizedClientException": etl.S3_REFUSALS["InvalidAccessKeyId"],
@@ -110,7 +110,7 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
         epilog=HELP_EPILOG,
     )
     made.add_argument("--config", metavar="FILE", help="configuration file (default: dl.cfg here or beside etl.py)")
-    made.add_argument("--output", metavar="FOLDER", help=OUTPUT.help + etl.default_text(OUTPUT))
+    made.add_argument("--output", metavar="FOLDER", help=OUTPUT.help + " (default: s3://BUCKET/sparkify-data)")
     made.add_argument("--region", metavar="NAME", help="AWS region (default: %s)" % etl.DEFAULT_REGION)
     made.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
     return made
@@ -118,8 +118,8 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
 
 HELP_EPILOG = """\
 A flag beats the environment (OUTPUT, AWS_REGION or AWS_DEFAULT_REGION), which beats dl.cfg ([S3] OUTPUT,
-[AWS] AWS_REGION), which beats the default. Credentials come from the environment, a profile or a role,
-else from [AWS] in dl.cfg.
+[AWS] AWS_REGION), which beats the default. BUCKET is the environment's, else [S3] BUCKET of dl.cfg.
+Credentials come from the environment, a profile or a role, else from [AWS] in dl.cfg.
 
 exit codes:
   0  done
@@ -138,7 +138,9 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namesp
 def lake_of(flags: argparse.Namespace, env: Mapping[str, str]) -> Lake:
     """The lake that flags, environment and dl.cfg mean. Raises UsageError where it is not in S3."""
     values = etl.read_config_file(etl.config_file(flags.config))
-    output = etl.absolute(etl.lookup(OUTPUT, flags, env, values, "S3"), os.getcwd())
+    bucket = etl.lookup(create_s3.BUCKET, argparse.Namespace(bucket=None), env, values, "")
+    output = etl.lookup(OUTPUT, flags, env, values, "S3") or create_s3.lake_of(bucket, values)
+    output = etl.absolute(output, os.getcwd())
     if not etl.bucket_of(output):
         raise etl.UsageError("the lake must be in S3, and output is %s: give --output s3://bucket/folder" % output)
     region = (flags.region or "").strip() or etl.region_name(env, values)

@@ -5,6 +5,7 @@ twice, late or in another order change nothing. What is too much for a Lambda fu
 launched by etl_job.sh. A message leaves the queue only when the lake holds all that was in the input by then.
 
 Settings are environment variables, those of etl.py and etl_job.sh and these:
+  BUCKET, SCRIPT        where create_s3.py has put the job
   MAX_BYTES, MAX_FILES  of new input; with more of either the job runs on EMR
   CRAWLER               a Glue crawler to start afterwards; none by default
 """
@@ -61,16 +62,19 @@ def handler(event: Event, context: Any) -> Event:
     Raises RunFailedError where the job or the launch of a cluster fails, etl.UsageError for wrong settings.
     """
     config = etl.configure([], os.environ)
+    if is_only_a_test(event) and not all(list_files(getattr(config, name)) for name in etl.INPUTS):
+        print("S3 has tried out its notifications, and there is no input yet")
+        return {"batchItemFailures": []}
     refuse_another_job()
     if cluster_at_work():
         return postponed(event, "an EMR cluster is at work; the messages come again when it may have ended")
     ledger = read_ledger(config)
     load = to_read(config, ledger)
     if not load.fits():
-        return postponed(event, "%d files of %d bytes are too much for Lambda: %s" % (*load, launch_cluster()))
+        return postponed(event, "%d files of %d bytes are too much for Lambda: %s" % (*load, launch_cluster(config)))
     started = datetime.datetime.now(datetime.timezone.utc)
     if not run_job(context):
-        return postponed(event, "the time of the function was too short: %s" % launch_cluster())
+        return postponed(event, "the time of the function was too short: %s" % launch_cluster(config))
     say_metrics(latest_report(config, started), ledger.get("report", {}))
     start_crawler()
     return {"batchItemFailures": []}
@@ -80,6 +84,11 @@ def postponed(event: Event, reason: str) -> Event:
     """The answer that lets all messages of a batch come again; says why."""
     print(reason)
     return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in event.get("Records", [])]}
+
+
+def is_only_a_test(event: Event) -> bool:
+    """Whether S3 has sent nothing but what it sends when somebody sets up notifications."""
+    return all(json.loads(record["body"]).get("Event") == "s3:TestEvent" for record in event.get("Records", []))
 
 
 # ------------------------------------------------------------------------------------ what there is to do
@@ -184,12 +193,18 @@ def cluster_at_work() -> bool:
     """Whether a cluster of etl_job.sh has not ended yet."""
     states = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
     pages = boto3.client("emr").get_paginator("list_clusters").paginate(ClusterStates=states)
-    return os.environ.get("NAME", NAME) in {cluster["Name"] for page in pages for cluster in page["Clusters"]}
+    return os.environ.get("CLUSTER_NAME", NAME) in {cluster["Name"] for page in pages for cluster in page["Clusters"]}
 
 
-def launch_cluster() -> str:
-    """Launch the EMR job with the settings of this function; returns what etl_job.sh says."""
-    done = subprocess.run([str(ROOT / "etl_job.sh")], capture_output=True, encoding="utf-8", check=False)
+def launch_cluster(config: etl.Config) -> str:
+    """Launch the EMR job with the settings of this function, in a dl.cfg; returns what etl_job.sh says."""
+    places = {name: os.environ[name] for name in ("BUCKET", "SCRIPT")}
+    places.update(SONG_DATA=config.song_data, LOG_DATA=config.log_data, OUTPUT=config.output)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "dl.cfg").write_text("[S3]\n" + "".join("%s = %s\n" % place for place in places.items()))
+        done = subprocess.run(
+            [str(ROOT / "etl_job.sh")], cwd=folder, capture_output=True, encoding="utf-8", check=False
+        )
     if done.returncode:
         raise RunFailedError("no EMR cluster: " + done.stderr.strip())
     return done.stdout.strip()

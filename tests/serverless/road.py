@@ -44,7 +44,7 @@ class Stack(NamedTuple):
 
 def deploy(server: Server, **parameters: str) -> Stack:
     """Make a stack of the template. What moto leaves out is done here: the bucket's notifications."""
-    given = {"ImageUri": IMAGE, "InputBucket": LANDING, **parameters}
+    given = {"ImageUri": IMAGE, "Bucket": LAKE, "InputBucket": LANDING, **parameters}
     formation = server.client("cloudformation")
     pairs = [{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()]
     formation.create_stack(StackName="sparkify", TemplateBody=TEMPLATE.read_text("utf-8"), Parameters=pairs)

@@ -1,8 +1,10 @@
-"""etl_job.sh on EMR Serverless and EMR 7, by the real aws CLI against moto's server, which runs nothing."""
+"""emr_serverless.sh by the real aws CLI against moto's server, which runs nothing."""
 
 from __future__ import annotations
 
+import gzip
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 from aws import REGION, Server
+from cfnlint.decode import cfn_yaml
 from conftest import ROOT, said_until
 from moto.emrserverless.models import emrserverless_backends
 
@@ -19,7 +22,7 @@ ROLE = "arn:aws:iam::%s:role/sparkify-job" % ACCOUNT
 JOB = "s3://sparkify-dl-sp/sparkify-scripts/spark-etl.py"
 ARGUMENTS = [
     *("--mode", "S3", "--song-data", "s3://udacity-dend/song_data", "--log-data", "s3://udacity-dend/log_data"),
-    *("--output", "s3://sparkify-dl-sp/sparkify-data"),
+    *("--output", "s3://sparkify-dl-sp/sparkify-data", "--max-bad-percent", "5"),
 ]
 
 
@@ -45,12 +48,13 @@ def application(server: Server) -> str:
 
 
 def start(server: Server, folder: Path, *argv: str, **settings: str) -> subprocess.Popen[str]:
-    """Start a copy of etl_job.sh that has no dl.cfg beside it."""
-    for name in ("etl_job.sh", "etl.py"):
-        shutil.copy(str(ROOT / name), str(folder))
+    """Start a copy of the script in a project that has no dl.cfg."""
+    (folder / "serverless").mkdir()
+    for name in ("serverless/emr_serverless.sh", "create_s3.py", "etl.py"):
+        shutil.copy(str(ROOT / name), str(folder / name))
     path = "%s:%s" % (Path(sys.executable).parent, os.environ["PATH"])
     env = {**server.environment(folder), "PATH": path, "POLL_SECONDS": "0", **settings}
-    command = [str(folder / "etl_job.sh"), *argv]
+    command = [str(folder / "serverless/emr_serverless.sh"), *argv]
     output = subprocess.PIPE
     return subprocess.Popen(command, cwd=str(folder), env=env, stdout=output, stderr=output, encoding="utf-8")
 
@@ -62,59 +66,71 @@ def runs(application: str) -> List[Any]:
 
 
 @pytest.mark.parametrize(("state", "code"), [("SUCCESS", 0), ("FAILED", 1)])
-def test_a_run_on_emr_serverless_is_the_step_of_a_cluster(
+def test_a_run_is_the_step_of_a_cluster(
     server: Server, application: str, tmp_path: Path, state: str, code: int
 ) -> None:
-    process = start(server, tmp_path, "--wait", APPLICATION=application, JOB_ROLE=ROLE, TAGS="team=data")
+    process = start(server, tmp_path, "--wait", "--", "--full", APPLICATION=application, JOB_ROLE=ROLE)
     said = said_until(process.stdout, "\nstop ")
     (run,) = runs(application)
+    put_log(server, application, run.id, "stdout", "etl.py: too many bad records")
+    put_log(server, application, run.id, "stderr", "Spark's own words")
     run.state, run.state_details = state, "as EMR words it"
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert ("The job has succeeded." in out) == (code == 0)
-    assert ("the job has not succeeded: run %s FAILED (as EMR words it)" % run.id in err) == (code == 1)
+    told = "as EMR words it\netl.py: too many bad records\nSpark's own words\n"
+    assert err == "" if code == 0 else err.endswith(told)
     assert said.startswith("started   run %s\n" % run.id)
-    assert run.job_driver == {"sparkSubmit": {"entryPoint": JOB, "entryPointArguments": ARGUMENTS}}
+    assert run.job_driver == {
+        "sparkSubmit": {
+            "entryPoint": JOB,
+            "entryPointArguments": [*ARGUMENTS, "--full"],
+            "sparkSubmitParameters": "--conf spark.dynamicAllocation.maxExecutors=3",
+        }
+    }
     assert run.execution_role_arn == ROLE
-    assert run.tags == {"project": "sparkify", "team": "data"}
+    assert run.tags == {"project": "sparkify"}
     assert run.execution_timeout_minutes == 180
     logs = run.configuration_overrides["monitoringConfiguration"]["s3MonitoringConfiguration"]["logUri"]
     assert logs == "s3://sparkify-dl-sp/emr-logs/"
+
+
+def put_log(server: Server, application: str, run: str, name: str, text: str) -> None:
+    """What EMR Serverless stores of the driver."""
+    key = "emr-logs/applications/%s/jobs/%s/SPARK_DRIVER/%s.gz" % (application, run, name)
+    server.client("s3").put_object(Bucket=BUCKET, Key=key, Body=gzip.compress(text.encode() + b"\n"))
+
+
+def test_driver_and_executors_fit_what_the_template_allows() -> None:
+    parameters = cfn_yaml.load(str(ROOT / "serverless/emr-serverless.yaml"))["Parameters"]
+    script = (ROOT / "serverless/emr_serverless.sh").read_text("utf-8")
+    executors = int(re.findall(r"EXECUTORS:=(\d+)", script)[0])
+    assert parameters["MaxCores"]["Default"] == 4 * (1 + executors) == 16  # a new account's quota
 
 
 def test_a_dry_run_starts_nothing(server: Server, application: str, tmp_path: Path) -> None:
     process = start(server, tmp_path, "--dry-run", APPLICATION=application, JOB_ROLE=ROLE)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err, runs(application)) == (0, "", [])
-    assert "# runs on   EMR Serverless, application %s, us-west-2" % application in out
-    assert "aws emr-serverless start-job-run" in out
+    assert out.startswith("aws emr-serverless start-job-run")
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"APPLICATION": "no such thing"}, "APPLICATION is no such thing; it takes the id of an EMR Serverless"),
-        ({"APPLICATION": "00f1r7b1abcd2345"}, "JOB_ROLE is empty; it takes the ARN of a role"),
-        ({"APPLICATION": "00f1r7b1abcd2345", "JOB_ROLE": "job"}, "JOB_ROLE is job; it takes the ARN of a role"),
-        ({"APPLICATION": "00f1r7b1abcd2345", "JOB_ROLE": ROLE}, "there is no application 00f1r7b1abcd2345"),
+        ({}, "emr_serverless.sh: APPLICATION is empty; it is an output of the stack"),
+        ({"APPLICATION": "00f1r7b1abcd2345"}, "emr_serverless.sh: JOB_ROLE is empty; it is an output of the stack"),
+        ({"APPLICATION": "00f1r7b1abcd2345", "JOB_ROLE": ROLE}, "(ResourceNotFoundException)"),
+        (
+            {"APPLICATION": "0", "JOB_ROLE": ROLE, "BUCKET": "nobodys"},
+            "the job is not at s3://nobodys/sparkify-scripts/",
+        ),
     ],
 )
 def test_what_cannot_be_right_is_refused(
     server: Server, tmp_path: Path, settings: Dict[str, str], sentence: str
 ) -> None:
     process = start(server, tmp_path, **settings)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert err.startswith("etl_job.sh: " + sentence)
-    assert err.count("\n") == 1
-
-
-def test_emr_7_takes_the_same_step(server: Server, tmp_path: Path) -> None:
-    process = start(server, tmp_path, RELEASE="emr-7.12.0")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    emr = server.client("emr")
-    (cluster,) = emr.list_clusters()["Clusters"]
-    assert emr.describe_cluster(ClusterId=cluster["Id"])["Cluster"]["ReleaseLabel"] == "emr-7.12.0"
-    (step,) = emr.list_steps(ClusterId=cluster["Id"])["Steps"]
-    assert step["Config"]["Args"][-len(ARGUMENTS) - 1 :] == [JOB, *ARGUMENTS]
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert sentence in err

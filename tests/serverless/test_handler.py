@@ -176,7 +176,11 @@ def test_too_much_for_a_function_goes_to_one_cluster_by_the_call_of_etl_job(
 
     road.server.client("emr").terminate_job_flows(JobFlowIds=[road.clusters()[0]["Id"]])
     assert not handler.cluster_at_work()
-    subprocess.run([str(ROOT / "etl_job.sh")], check=True)  # by hand, with the same settings
+    settings = [
+        "%s = %s\n" % (name, os.environ[name]) for name in ("BUCKET", "SCRIPT", "SONG_DATA", "LOG_DATA", "OUTPUT")
+    ]
+    (tmp_path / "dl.cfg").write_text("[S3]\n" + "".join(settings))
+    subprocess.run([str(ROOT / "etl_job.sh")], cwd=str(tmp_path), check=True)  # by hand, with the same settings
     assert launches(road) == [by_function, by_function]
 
 
@@ -223,6 +227,29 @@ def test_a_run_that_takes_too_long_is_ended_and_a_cluster_takes_over(
     assert objects(road) == []
 
 
+TEST_EVENT = {
+    "Service": "Amazon S3",
+    "Event": "s3:TestEvent",
+    "Time": "2026-11-28T07:00:00.000Z",
+    "Bucket": LANDING,
+    "RequestId": "5582815E1AEA5ADF",
+    "HostId": "8cLeGAmw098X5cv4Zkwcmo8vvZa3eH3eKxsPzbB9wrR",
+}
+
+
+def test_what_s3_sends_when_notifications_are_set_up_is_no_failure(
+    road: Road, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With nothing in the input, and not even the job in the bucket, there is nothing to do and nothing wrong."""
+    road.put_job(b"an older one")
+    messages = [{"MessageId": "1", "ReceiptHandle": "1", "Body": json.dumps(TEST_EVENT)}]
+    assert handler.handler(road.event(messages), Context()) == {"batchItemFailures": []}
+    assert "there is no input yet" in capsys.readouterr().out
+    put_sample(road, tmp_path)  # files that were there before
+    with pytest.raises(handler.RunFailedError, match="another etl.py"):
+        handler.handler(road.event(messages), Context())
+
+
 def test_what_fails_eight_times_is_a_dead_letter(road: Road, tmp_path: Path) -> None:
     put_another_day(road, small_sample(tmp_path / "input"))
     road.put_job(b"an older one")
@@ -238,7 +265,7 @@ def test_what_fails_eight_times_is_a_dead_letter(road: Road, tmp_path: Path) -> 
 def test_a_cluster_that_cannot_be_launched_is_a_failure(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     road.put(ANOTHER_DAY, "log_data/" + ANOTHER_DAY.name)
     monkeypatch.setenv("MAX_BYTES", "0")
-    with pytest.raises(handler.RunFailedError, match="no EMR cluster: etl_job.sh: SONG_DATA: there is nothing in"):
+    with pytest.raises(handler.RunFailedError, match="no EMR cluster: etl_job.sh: there is nothing in the input s3://"):
         road.deliver(road.messages())
 
 

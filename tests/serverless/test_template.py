@@ -99,7 +99,21 @@ def test_a_message_stays_away_longer_than_batching_and_a_run_take() -> None:
     away = RESOURCES["Queue"]["Properties"]["VisibilityTimeout"]
     assert away > trigger["MaximumBatchingWindowInSeconds"] + function["Timeout"]
     assert trigger["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-    assert function["ReservedConcurrentExecutions"] == 1
+    # Reserved only by those whose quota allows it: the job's lock keeps runs apart
+    assert function["ReservedConcurrentExecutions"] == {"Fn::If": ["IsReserved", 1, {"Ref": "AWS::NoValue"}]}
+    assert cfn_yaml.load(str(TEMPLATE))["Parameters"]["ReservedConcurrency"]["Default"] == "no"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_bucket_has_no_default_and_must_be_of_the_account(path: Path) -> None:
+    template = cfn_yaml.load(str(path))
+    assert "Default" not in template["Parameters"]["Bucket"]
+    policies = template["Resources"]["Role"]["Properties"]["Policies"]
+    parts = [part for policy in policies for part in policy["PolicyDocument"]["Statement"] if "Sid" in part]
+    checked = {
+        part["Sid"] for part in parts if part.get("Condition", {}).get("StringEquals", {}).get("aws:ResourceAccount")
+    }
+    assert checked == {"ListLake", "WriteLake", "ReadScript"}
 
 
 def test_the_alarm_of_the_quarantine_looks_at_the_metric_of_the_function(capsys: pytest.CaptureFixture[str]) -> None:
