@@ -75,8 +75,8 @@ By `make bench` and `make bench-conf`, on {date}:
 - {start} minutes pass until the step begins, and are paid.
 - Shuffles may take {share} % of the disks that EMR gives a node by default
   ([64 GiB for an xlarge, 128 for a 2xlarge, 256 for a 4xlarge](https://docs.aws.amazon.com/emr/latest/ManagementGuide/emr-plan-storage.html)).
-- Prices of instances are those of `etl_job.sh`; of requests, 0.005 dollars for a thousand that write or list and
-  0.0004 for a thousand that read ([S3](https://aws.amazon.com/s3/pricing/), us-west-2). The table's
+- Prices of instances are those of [emr.md](emr.md#costs); of requests, 0.005 dollars for a thousand that write or list
+  and 0.0004 for a thousand that read ([S3](https://aws.amazon.com/s3/pricing/), us-west-2). The table's
   costs are without requests.
 - A laptop has {laptop} cores like that of the machine above.
 """
@@ -119,9 +119,13 @@ class Instance(NamedTuple):
     price: float  # dollars an hour, EC2 and EMR
 
 
-def instances(script: str) -> Dict[str, Instance]:
-    """The types and prices that etl_job.sh knows."""
-    rows = re.findall(r"(?m)^(\w+\.\w+) +(\d+) +\d+ +([\d.]+) +([\d.]+)$", script)
+def instances(page: str) -> Dict[str, Instance]:
+    """The types and prices of docs/emr.md.
+
+    >>> instances("| m5.xlarge | 4 | 16 | 0.192 | 0.048 | 0.72 |")
+    {'m5.xlarge': Instance(vcpus=4, price=0.24)}
+    """
+    rows = re.findall(r"(?m)^\| (\w+\.\w+) \| (\d+) \| \d+ \| ([\d.]+) \| ([\d.]+) \|", page)
     return {name: Instance(int(vcpus), float(ec2) + float(emr)) for name, vcpus, ec2, emr in rows}
 
 
@@ -206,5 +210,5 @@ def page(basis: Measured, known: Dict[str, Instance], stamp: Dict[str, Any]) -> 
 def write(results: Path) -> None:
     """Write docs/clusters.md from the results in a folder."""
     stamp = report.load(results / "results.json")["events-8"]["ours"]
-    known = instances((bench.ROOT / "etl_job.sh").read_text("utf-8"))
+    known = instances((bench.ROOT / "docs" / "emr.md").read_text("utf-8"))
     (bench.ROOT / "docs" / "clusters.md").write_text(page(measured(results), known, stamp), "utf-8")

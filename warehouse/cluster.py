@@ -59,6 +59,12 @@ class Cluster:
         group = self.make_group(allowed)
         if found:
             say("cluster %s: %s" % (self.name, found["ClusterStatus"]))
+            if allowed and not found.get("PubliclyAccessible"):
+                command = "aws redshift modify-cluster --cluster-identifier %s --publicly-accessible" % self.name
+                say(
+                    "cluster %s: stays private, so %s gets in from its network only; else: %s"
+                    % (self.name, allowed, command)
+                )
         else:
             call = self.creation(role, group, bool(allowed))
             create = functools.partial(self.redshift.create_cluster, **call)

@@ -14,10 +14,10 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 import pyspark
 import pytest
-from aws import KEY_ID, SECRET, Server
+from aws import KEY_ID, SECRET, Server, with_cli
 from conftest import ROOT
 from lakes import find_java_home, local_lake, same_rows, small_sample
-from yarn import Yarn
+from yarn import Application, Yarn
 
 BUCKET, RAW = "sparkify-dl-sp", "raw-music-data"
 CACHE = ROOT / "build/yarn"
@@ -50,7 +50,7 @@ def launched(server: Server, folder: Path) -> Launched:
     (folder / "cwd").mkdir()
     env = {**os.environ, **server.environment(folder), "SONG_DATA": "s3://%s/songs" % RAW}
     env.update(LOG_DATA="s3://%s/logs" % RAW, MAX_BAD_PERCENT="50")
-    env["PATH"] = "%s:%s" % (Path(sys.executable).parent, env["PATH"])
+    env["PATH"] = with_cli(folder / "tools")
     server.make_bucket(RAW)
     server.upload(small_sample(folder / "input"), RAW, "")
     server.make_roles()
@@ -153,27 +153,15 @@ SparkSession.stop = tell_and_stop
 @pytest.mark.parametrize("name", RELEASES)
 def test_the_step_builds_the_lake(name: str, launched: Launched, server: Server, yarn: Yarn, folder: Path) -> None:
     """Exactly the step's arguments; the rows of a LOCAL run on the same input; what the site has set up stays."""
-    release = RELEASES[name]
+    release, home = RELEASES[name], folder / name
     if not release.python:
         pytest.skip("EMR_PYTHON names no runtime of EMR 5.30.0")
-    find_spark = "import pyspark; print(pyspark.__path__[0], end='')"
-    spark = Path(subprocess.check_output([release.python, "-c", find_spark], encoding="utf-8"))
-    home = folder / name
     home.mkdir()
-    conf = on_emr(yarn, server, spark, release, home)
-    env = {"PATH": os.environ["PATH"], "JAVA_HOME": release.java_home, "SPARK_HOME": str(spark)}
-    env.update(HADOOP_CONF_DIR=str(conf), SPARK_CONF_DIR=str(conf), SPARK_LOCAL_IP="127.0.0.1")
-    env.update(SPARK_DIST_CLASSPATH=s3_client(spark))
     for key in server.keys(BUCKET, "sparkify-data/"):
         server.client("s3").delete_object(Bucket=BUCKET, Key=key)
-    before = len(yarn.applications())
-    command = [str(spark / "bin/spark-submit"), *launched.step["Config"]["Args"][1:]]
-    submitted = subprocess.run(command, cwd=str(folder), env=env, capture_output=True, encoding="utf-8", timeout=900)
-    assert yarn.applications()[before:], submitted.stderr
-    (application,) = yarn.applications()[before:]
-    driver = application.containers[0].printed("stdout")
-    assert submitted.returncode == 0, driver + submitted.stderr
+    application = submit(launched, server, yarn, release, home)
     assert (application.state, application.final_state) == ("FINISHED", "SUCCEEDED")
+    driver = application.containers[0].printed("stdout")
     assert {container.node for container in application.containers} == {0, 1}
     assert re.search(r"start Spark +%s " % re.escape(release.spark), driver)
     expected = local_lake(folder / "input", home / "expected")
@@ -182,6 +170,23 @@ def test_the_step_builds_the_lake(name: str, launched: Launched, server: Server,
     assert left == []
     (told,) = re.findall(r"CONF (\{.*\})", driver)
     assert json.loads(told) == {**core_site(server, release), **release.defaults}
+
+
+def submit(launched: Launched, server: Server, yarn: Yarn, release: Release, home: Path) -> Application:
+    """Run the step as the primary node does."""
+    find_spark = "import pyspark; print(pyspark.__path__[0], end='')"
+    spark = Path(subprocess.check_output([release.python, "-c", find_spark], encoding="utf-8"))
+    conf = on_emr(yarn, server, spark, release, home)
+    env = {"PATH": os.environ["PATH"], "JAVA_HOME": release.java_home, "SPARK_HOME": str(spark)}
+    env.update(HADOOP_CONF_DIR=str(conf), SPARK_CONF_DIR=str(conf), SPARK_LOCAL_IP="127.0.0.1")
+    env.update(SPARK_DIST_CLASSPATH=s3_client(spark))
+    before = len(yarn.applications())
+    command = [str(spark / "bin/spark-submit"), *launched.step["Config"]["Args"][1:]]
+    submitted = subprocess.run(command, cwd=str(home), env=env, capture_output=True, encoding="utf-8", timeout=900)
+    found = yarn.applications()[before:]
+    assert len(found) == 1, submitted.stderr
+    assert submitted.returncode == 0, found[0].containers[0].printed("stdout") + submitted.stderr
+    return found[0]
 
 
 def core_site(server: Server, release: Release) -> Dict[str, str]:

@@ -21,7 +21,7 @@ from threading import Event
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import pytest
-from aws import KEY_ID, REGION, SECRET, Server
+from aws import CLI, KEY_ID, REGION, SECRET, Server
 from conftest import ROOT
 from moto.emr.responses import ElasticMapReduceResponse
 
@@ -36,12 +36,7 @@ JOB = (ROOT / "etl.py").read_bytes()
 
 # All that etl_job.sh may start, so that it needs nothing that macOS has not.
 TOOLS = ["aws", "cat", "dirname", "gzip", "python3", "sed", "tail"]
-# The CLI, whose own commands for EMR do not look at AWS_ENDPOINT_URL; its command line is kept
-REAL = """#!/bin/sh
-printf "%%s\\n" "$*" >>"%s"
-[ "$1" != emr ] || set -- "$@" --endpoint-url "${AWS_ENDPOINT_URL_EMR-$AWS_ENDPOINT_URL}"
-exec "%s" "$@"
-"""
+RECORDING = '#!/bin/sh\nprintf "%%s\\n" "$*" >>"%s"\n%s'  # how the CLI was called
 
 Record = Dict[str, Any]
 Variables = Dict[str, Optional[str]]
@@ -117,7 +112,7 @@ class Project:
         (self.tools / "python3").unlink()
         self.tool("python3", '#!/bin/sh\nexec "%s" "$@"\n' % sys.executable)
         (self.tools / "bash").symlink_to(str(shutil.which("bash")))
-        self.tool("aws", REAL % (self.started, Path(sys.executable).parent / "aws"))
+        self.tool("aws", RECORDING % (self.started, CLI % (Path(sys.executable).parent / "aws")))
         self.environment = {
             **environment,
             "PATH": str(self.tools),

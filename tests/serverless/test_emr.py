@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from aws import REGION, Server
+from aws import REGION, Server, with_cli
 from cfnlint.decode import cfn_yaml
 from conftest import ROOT, said_until
 from moto.emrserverless.models import emrserverless_backends
@@ -52,8 +50,7 @@ def start(server: Server, folder: Path, *argv: str, **settings: str) -> subproce
     (folder / "serverless").mkdir()
     for name in ("serverless/emr_serverless.sh", "create_s3.py", "etl.py"):
         shutil.copy(str(ROOT / name), str(folder / name))
-    path = "%s:%s" % (Path(sys.executable).parent, os.environ["PATH"])
-    env = {**server.environment(folder), "PATH": path, "POLL_SECONDS": "0", **settings}
+    env = {**server.environment(folder), "PATH": with_cli(folder / "tools"), "POLL_SECONDS": "0", **settings}
     command = [str(folder / "serverless/emr_serverless.sh"), *argv]
     output = subprocess.PIPE
     return subprocess.Popen(command, cwd=str(folder), env=env, stdout=output, stderr=output, encoding="utf-8")

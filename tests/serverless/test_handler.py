@@ -16,7 +16,7 @@ from urllib.parse import unquote_plus
 import boto3
 import compare_lakes
 import pytest
-from aws import Server, set_environment
+from aws import Server, set_environment, with_cli
 from botocore.exceptions import ClientError
 from conftest import ROOT, SAMPLE, said_until
 from lakes import local_lake, same_rows, small_sample
@@ -45,7 +45,7 @@ def road(enforcing: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     road = Road(enforcing)
     set_environment(monkeypatch, {**enforcing.environment(tmp_path), **road.stack.environment})
     monkeypatch.setenv("MAX_BAD_PERCENT", "50")
-    monkeypatch.setenv("PATH", "%s:%s" % (Path(sys.executable).parent, os.environ["PATH"]))  # the aws CLI of the tests
+    monkeypatch.setenv("PATH", with_cli(tmp_path / "tools"))
     for name in [name for name in os.environ if name.startswith("PYSPARK_GATEWAY")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)

@@ -73,7 +73,8 @@ def test_nothing_is_allowed_wholesale(policy: List[Dict[str, Any]]) -> None:
 def test_the_function_may_do_what_it_is_for(
     policy: List[Dict[str, Any]], action: str, resource: str, expected: bool
 ) -> None:
-    assert allowed(policy, action, resource) == expected
+    assert allowed(policy, action, resource, ResourceAccount=ACCOUNT) == expected
+    assert not allowed(policy, action, resource, ResourceAccount="210987654321") or LAKE not in resource
 
 
 def test_the_function_passes_emr_s_roles_to_whom_they_are_for_and_no_other(policy: List[Dict[str, Any]]) -> None:

@@ -100,6 +100,17 @@ def test_who_is_allowed_may_connect(site: Site) -> None:
     assert site.cluster()["PubliclyAccessible"] is True
 
 
+def test_who_is_allowed_into_a_private_cluster_is_told_that_it_stays_private(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cluster.main(["launch"]) == 0
+    assert "private" not in capsys.readouterr().out
+    assert cluster.main(["launch", "--allow", "203.0.113.7"]) == 0
+    told = "cluster sparkify-dwh: stays private, so 203.0.113.7/32 gets in from its network only; else: aws redshift "
+    assert told + "modify-cluster --cluster-identifier sparkify-dwh --publicly-accessible\n" in capsys.readouterr().out
+    assert site.cluster()["PubliclyAccessible"] is False
+
+
 def test_a_password_of_the_users_is_used_and_not_printed(
     site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
