@@ -6,7 +6,7 @@
 #   ./etl_job.sh --dry-run   check, print the call and launch nothing
 #   ./etl_job.sh -- --full   what follows -- are options of the job
 #
-# Exit code 2: wrong usage or environment, nothing was launched. 130: interrupted; says what became of the cluster.
+# Exit code 2: wrong usage or environment. 130: interrupted. Where a cluster goes on, both say so.
 # Uses only what bash 3.2 knows, since that is what macOS has.
 # shellcheck disable=SC2153 # some settings are assigned by eval
 set -euo pipefail
@@ -45,6 +45,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 [ "$NODES" -ge 2 ] 2>/dev/null || die "NODES is $NODES; it takes a number from 2: a primary node and core nodes"
+[ "$SPOT" = yes ] || [ "$SPOT" = no ] || die "SPOT is $SPOT; it takes yes or no"
 command -v aws >/dev/null || die "the aws CLI is missing: https://aws.amazon.com/cli"
 
 # BUCKET, SCRIPT, CHECKSUM, SONG_DATA, LOG_DATA, OUTPUT, MAX_BAD_PERCENT and REGION, quoted for a shell
@@ -53,14 +54,17 @@ settings=$(python3 "$here/create_s3.py" --print-settings) || exit 2
 eval "$settings"
 export AWS_PAGER='' AWS_DEFAULT_OUTPUT=text AWS_DEFAULT_REGION=$REGION
 
-# ------------------------------------------------------------------------------------ checks, before a cluster is paid for
+# ------------------------------------------------------------------------------------ checks, before a cluster costs money
 
 account=$(aws sts get-caller-identity --query Account) || die "AWS does not take these credentials"
 
-# Of the bucket's owner: whoever writes to another one decides what runs under your role
-known=$(aws s3api head-object --bucket "$BUCKET" --key "$SCRIPT" --expected-bucket-owner "$account" \
-  --checksum-mode ENABLED --query ChecksumSHA256) ||
-  die "the job is not at s3://$BUCKET/$SCRIPT, or not in a bucket of yours; run: python create_s3.py"
+# Prints the checksum of an uploaded file. The bucket must be your account's: its owner decides what runs under your roles.
+check_uploaded() {
+  aws s3api head-object --bucket "$BUCKET" --key "$1" --expected-bucket-owner "$account" \
+    --checksum-mode ENABLED --query ChecksumSHA256 ||
+    die "s3://$BUCKET/$1 is not there, or not in a bucket of yours; run: python create_s3.py"
+}
+known=$(check_uploaded "$SCRIPT")
 [ "$known" = "$CHECKSUM" ] ||
   echo "etl_job.sh: etl.py is not the one in the bucket, which runs; to change that: python create_s3.py" >&2
 
@@ -90,8 +94,8 @@ spark=(
   --conf spark.yarn.maxAppAttempts=1                    # a second attempt would hide why the first has failed
   --conf spark.yarn.appMasterEnv.PYSPARK_PYTHON=python3 # EMR before 5.30.0 takes Python 2
 )
-# Of the 16 GiB of an m5.xlarge EMR gives YARN 12: 8 + 1 to an executor on each core node, which leaves 2 + 1 for the driver
-# on one of them (docs/emr.md). Other types have EMR's own settings.
+# Of the 16 GiB of an m5.xlarge EMR gives YARN 12: 8 + 1 for an executor on each core node leave 2 + 1 for the driver on
+# one of them (docs/emr.md). Other types have EMR's own settings.
 [ "$INSTANCE_TYPE" != m5.xlarge ] || spark=(
   "${spark[@]}"
   --conf spark.driver.memory=2g --conf spark.driver.memoryOverhead=1g
@@ -110,7 +114,9 @@ attributes=InstanceProfile=$INSTANCE_PROFILE${SUBNET:+,SubnetId=$SUBNET}${KEY_PA
 start=()
 case $EMR_RELEASE in # whose nodes let a process open 4,096 files, too few for Spark
   emr-5.30.* | emr-5.31.0 | emr-5.32.0)
-    start=(--bootstrap-actions "Name=open-files,Path=s3://$BUCKET/$(dirname "$SCRIPT")/open-files.sh") ;;
+    check_uploaded "$(dirname "$SCRIPT")/open-files.sh" >/dev/null
+    start=(--bootstrap-actions "Name=open-files,Path=s3://$BUCKET/$(dirname "$SCRIPT")/open-files.sh")
+    ;;
 esac
 IFS=' ' read -r -a tags <<<"$CLUSTER_TAGS"
 
@@ -165,17 +171,18 @@ until [ "$state" = TERMINATED ] || [ "$state" = TERMINATED_WITH_ERRORS ]; do
   state=$(aws emr describe-cluster --cluster-id "$cluster" --query Cluster.Status.State) ||
     die "cannot see the cluster; $goes_on"
 done
-id=$(aws emr list-steps --cluster-id "$cluster" --query 'Steps[0].Id')
-state=$(aws emr describe-step --cluster-id "$cluster" --step-id "$id" --query Step.Status.State)
+unseen="the cluster has ended; what became of its step cannot be seen"
+id=$(aws emr list-steps --cluster-id "$cluster" --query 'Steps[0].Id') || die "$unseen"
+state=$(aws emr describe-step --cluster-id "$cluster" --step-id "$id" --query Step.Status.State) || die "$unseen"
 if [ "$state" = COMPLETED ]; then
   echo "The job has succeeded and the cluster has ended."
   exit
 fi
 
-# The job's own words are those of its driver, which is in the first container
-echo "etl_job.sh: the job has not succeeded, its step is $state; the cluster, the end of the job's log:" >&2
-aws emr describe-cluster --cluster-id "$cluster" --query Cluster.Status.StateChangeReason.Message >&2
+# The job's own words are those of its driver, which runs in the first container
+echo "etl_job.sh: the job has not succeeded, its step is $state; EMR's reason and the end of the job's log:" >&2
+aws emr describe-cluster --cluster-id "$cluster" --query Cluster.Status.StateChangeReason.Message >&2 || true
 key=$(aws s3api list-objects-v2 --bucket "$BUCKET" --prefix "emr-logs/$cluster/containers/" \
-  --query "Contents[?ends_with(Key, '_000001/stdout.gz')].[Key]" | tail -n 1)
+  --query "Contents[?ends_with(Key, '_000001/stdout.gz')].[Key]" | tail -n 1) || key=
 aws s3 cp "s3://$BUCKET/$key" - | gzip -dc | tail -n 20 >&2 || echo "not there yet: s3://$BUCKET/emr-logs/$cluster/" >&2
 exit 1

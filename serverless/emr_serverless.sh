@@ -6,7 +6,8 @@
 #     --dry-run   print the call and start nothing
 #     -- --full   what follows -- are options of the job
 #
-# Exit code 2: wrong usage or environment, nothing was started. Uses only what bash 3.2 knows.
+# Exit code 2: wrong usage or environment. 130: interrupted. Where a run goes on, both say so.
+# Uses only what bash 3.2 knows, since that is what macOS has.
 # shellcheck disable=SC2153 # some settings are assigned by eval
 set -euo pipefail
 
@@ -47,7 +48,7 @@ export AWS_PAGER='' AWS_DEFAULT_OUTPUT=text AWS_DEFAULT_REGION=$REGION
 
 # ------------------------------------------------------------------------------------ the call
 
-# Of the bucket's owner: whoever writes to another one decides what runs under that role
+# In a bucket of your account alone: its owner decides what runs under that role
 account=$(aws sts get-caller-identity --query Account) || die "AWS does not take these credentials"
 aws s3api head-object --bucket "$BUCKET" --key "$SCRIPT" --expected-bucket-owner "$account" >/dev/null ||
   die "the job is not at s3://$BUCKET/$SCRIPT, or not in a bucket of yours; run: python create_s3.py"
@@ -113,7 +114,8 @@ if [ "$state" = SUCCESS ]; then
   exit
 fi
 echo "emr_serverless.sh: the job has not succeeded, its run is $state; the reason, the end of the driver's log:" >&2
-aws emr-serverless get-job-run --application-id "$APPLICATION" --job-run-id "$run" --query jobRun.stateDetails >&2
+aws emr-serverless get-job-run --application-id "$APPLICATION" --job-run-id "$run" --query jobRun.stateDetails >&2 ||
+  true
 for log in stdout stderr; do
   aws s3 cp "${logs}applications/$APPLICATION/jobs/$run/SPARK_DRIVER/$log.gz" - | gzip -dc | tail -n 20 >&2 ||
     echo "not there yet: the driver's $log" >&2

@@ -28,6 +28,7 @@ from moto.emr.responses import ElasticMapReduceResponse
 import create_s3
 
 BUCKET, SCRIPT, INPUT = "sparkify-dl-sp", "sparkify-scripts/spark-etl.py", "udacity-dend"
+START = "sparkify-scripts/open-files.sh"
 ACCOUNT = "123456789012"
 OTHER_ID, OTHER_SECRET = "AKIAI44QH8DHBEXAMPLE", "je7MtGbClwBF/2Zp9Utk/h3yCo8nvb=%EXAMPLEK"
 CREDENTIALS = "[AWS]\nAWS_ACCESS_KEY_ID = %s\nAWS_SECRET_ACCESS_KEY = %s\n" % (OTHER_ID, OTHER_SECRET)
@@ -75,6 +76,7 @@ def aws(server: Server) -> Server:
     server.make_bucket(BUCKET)
     server.make_bucket(INPUT)
     put_job(server, JOB)
+    put_job(server, b"", key=START)
     for key in ("song_data/A/B/C/song.json", "log_data/2018/11/events.json"):
         server.client("s3").put_object(Bucket=INPUT, Key=key, Body=b"{}")
     server.make_roles()
@@ -417,6 +419,11 @@ def test_a_cluster_has_two_nodes_at_least(nodes: str, project: Project) -> None:
     assert done.err == "etl_job.sh: NODES is %s; it takes a number from 2: a primary node and core nodes\n" % nodes
 
 
+def test_spot_is_yes_or_no(project: Project) -> None:
+    done = project.run(env={"SPOT": "true"})
+    assert (done.code, done.out, done.err) == (2, "", "etl_job.sh: SPOT is true; it takes yes or no\n")
+
+
 @pytest.mark.parametrize("argv", [["--nonsense"], ["cluster"], ["--key=" + SECRET]])
 def test_wrong_options_exit_with_2_and_show_no_value(argv: List[str], project: Project) -> None:
     done = project.run(*argv)
@@ -442,14 +449,14 @@ def test_credentials_of_dl_cfg_are_used_where_there_are_no_others(project: Proje
     project.configure(CREDENTIALS + "AWS_SESSION_TOKEN =\n[S3]\nBUCKET = no-such-bucket\n")
     aws.calls.clear()
     done = project.run(env=dict(NO_KEYS))
-    assert "the job is not at s3://no-such-bucket/" in done.err
+    assert "s3://no-such-bucket/sparkify-scripts/spark-etl.py is not there" in done.err
     assert [call.key_id for call in aws.calls] == [OTHER_ID, OTHER_ID]
 
 
 def test_the_cli_s_own_credentials_come_first(project: Project, aws: Server) -> None:
     project.configure(CREDENTIALS + "[S3]\nBUCKET = no-such-bucket\n")
     aws.calls.clear()
-    assert "the job is not at s3://no-such-bucket/" in project.run().err
+    assert "s3://no-such-bucket/sparkify-scripts/spark-etl.py is not there" in project.run().err
     assert [call.key_id for call in aws.calls] == [KEY_ID, KEY_ID]
 
 
@@ -493,20 +500,21 @@ def refused(project: Project, aws: Server, sentence: str, env: Optional[Variable
     assert clusters(aws) == []
 
 
-NOT_THERE = "the job is not at s3://%s/%s, or not in a bucket of yours; run: python create_s3.py"
+NOT_THERE = "s3://%s/%s is not there, or not in a bucket of yours; run: python create_s3.py"
 
 
-@pytest.mark.parametrize("bucket", [BUCKET, "no-such-bucket"])
-def test_without_the_script_nothing_is_launched(bucket: str, project: Project, aws: Server) -> None:
-    aws.client("s3").delete_object(Bucket=BUCKET, Key=SCRIPT)
-    refused(project, aws, NOT_THERE % (bucket, SCRIPT), {"BUCKET": bucket})
+@pytest.mark.parametrize(("bucket", "key"), [(BUCKET, SCRIPT), (BUCKET, START), ("no-such-bucket", SCRIPT)])
+def test_without_the_script_nothing_is_launched(bucket: str, key: str, project: Project, aws: Server) -> None:
+    aws.client("s3").delete_object(Bucket=BUCKET, Key=key)
+    refused(project, aws, NOT_THERE % (bucket, key), {"BUCKET": bucket})
 
 
 def test_the_script_is_taken_from_a_bucket_of_ones_own(project: Project, aws: Server) -> None:
     """S3 compares the owner that every question for the script names."""
     project.run("--dry-run")
-    (asked,) = [line for line in project.started.read_text().splitlines() if line.startswith("s3api head-object")]
-    assert "--expected-bucket-owner %s " % ACCOUNT in asked
+    asked = [line for line in project.started.read_text().splitlines() if line.startswith("s3api head-object")]
+    assert len(asked) == 2
+    assert all("--expected-bucket-owner %s " % ACCOUNT in line for line in asked)
     aws.answer("HEAD", SCRIPT, 403, "")
     refused(project, aws, NOT_THERE % (BUCKET, SCRIPT))
 
