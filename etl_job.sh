@@ -54,11 +54,11 @@ settings=$(python3 "$here/create_s3.py" --print-settings) || exit 2
 eval "$settings"
 export AWS_PAGER='' AWS_DEFAULT_OUTPUT=text AWS_DEFAULT_REGION=$REGION
 
-# ------------------------------------------------------------------------------------ checks, before a cluster costs money
+# ------------------------------------------------------------------------------------ checks, before a cluster costs
 
 account=$(aws sts get-caller-identity --query Account) || die "AWS does not take these credentials"
 
-# Prints the checksum of an uploaded file. The bucket must be your account's: its owner decides what runs under your roles.
+# Prints the checksum of an uploaded file. The bucket must be your account's: its owner decides what your roles run.
 check_uploaded() {
   aws s3api head-object --bucket "$BUCKET" --key "$1" --expected-bucket-owner "$account" \
     --checksum-mode ENABLED --query ChecksumSHA256 ||
