@@ -13,6 +13,7 @@ from cfnlint.decode import cfn_yaml
 from conftest import ROOT
 from moto.sqs.models import sqs_backends
 
+import create_s3
 from serverless import handler
 
 TEMPLATE = ROOT / "serverless" / "template.yaml"
@@ -103,7 +104,11 @@ class Road:
         return [{**document, "Statement": list(filter(None, document["Statement"]))} for document in documents]
 
     def put_job(self, script: bytes) -> None:
-        self.server.client("s3").put_object(Bucket=LAKE, Key=self.stack.environment["SCRIPT"], Body=script)
+        """What create_s3.py uploads."""
+        key = self.stack.environment["SCRIPT"]
+        for name, body in ((key, script), (key.rpartition("/")[0] + "/open-files.sh", b"")):
+            proof = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": create_s3.checksum(body)}
+            self.server.client("s3").put_object(Bucket=LAKE, Key=name, Body=body, **proof)
 
     def put(self, path: Path, key: str) -> None:
         """A file comes."""
