@@ -236,6 +236,13 @@ def test_a_second_run_finishes_what_an_interrupted_one_began(create: Create, s3:
     assert keys(s3) == UPLOADED
 
 
+def test_s3_is_told_the_checksum_of_what_is_to_arrive(create: Create, store: Server) -> None:
+    create()
+    sent = [call for call in store.changes() if call.path.split("?")[0].endswith(tuple(UPLOADED))]
+    assert [call.checksum for call in sent] == [create_s3.checksum(call.body) for call in sent]
+    assert len(sent) == 2
+
+
 @pytest.mark.parametrize("region", ["us-east-1", "eu-west-1"])
 def test_the_region_may_be_any(region: str, create: Create, store: Server) -> None:
     assert "made in %s\n" % region in create("--region", region).out
