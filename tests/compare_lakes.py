@@ -15,7 +15,8 @@ from typing import Any, List, Mapping, NamedTuple, Sequence
 
 import duckdb
 
-TABLES = ("artists", "songs", "users", "time", "songplays", "_quarantine")
+NAMING_FILES = ("staging_songs", "staging_events", "_quarantine")
+TABLES = ("artists", "songs", "users", "time", "songplays", *NAMING_FILES)
 
 
 class Content(NamedTuple):
@@ -26,7 +27,7 @@ class Content(NamedTuple):
 
 
 def read(lake: Path, table: str) -> Content:
-    """A table of a lake. The quarantine's file names are made relative to the input, wherever that was."""
+    """A table of a lake. The names of input files are made relative to the input, wherever that was."""
     if not any((lake / table).rglob("*.parquet")):
         return Content([], [])
     partitions = "hive_partitioning = true, hive_types_autocast = false"
@@ -38,17 +39,23 @@ def read(lake: Path, table: str) -> Content:
         columns = [(name, kind.replace(" WITH TIME ZONE", "")) for name, kind in columns]
     query = duckdb.sql("select columns(*)::varchar from %s" % source)
     rows = [dict(zip(query.columns, row)) for row in query.fetchall()]
-    if table == "_quarantine":
+    if table in NAMING_FILES:
+        folders = input_folders(lake)
         for row in rows:
-            row["file"] = relative(row["file"], lake)
+            row["file"] = relative(row["file"], folders)
     return Content(columns, sorted(map(json.dumps, rows)))
 
 
-def relative(file: str, lake: Path) -> str:
-    """The name of an input file without the folder of the input, which the report of the run tells."""
+def input_folders(lake: Path) -> Mapping[str, str]:
+    """The URIs of the inputs' folders, which the report of the run tells."""
     report = json.loads(max((lake / "_runs").iterdir()).read_text("utf-8"))
-    for name in ("song_data", "log_data"):
-        folder = "%s%s/" % ("" if "://" in report[name] else "file://", report[name])
+    places = {name: report[name] for name in ("song_data", "log_data")}
+    return {name: "%s%s/" % ("" if "://" in place else "file://", place) for name, place in places.items()}
+
+
+def relative(file: str, folders: Mapping[str, str]) -> str:
+    """The name of an input file without the folder of the input."""
+    for name, folder in folders.items():
         if file.startswith(folder):
             return "%s/%s" % (name, file[len(folder) :])
     return file

@@ -47,7 +47,8 @@ def spark() -> Iterator[SparkSession]:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
-    session = etl.start_session(etl.Config("S3", "s3://no/songs", "s3://no/logs", "s3://no/lake", 5.0))
+    config = etl.Config("S3", "s3://no/songs", "s3://no/logs", "s3://no/lake", 5.0)
+    session = etl.start_session(config, small=True)
     session.conf.set("spark.sql.shuffle.partitions", "2")
     yield session
     session.stop()
@@ -167,37 +168,47 @@ def write_files(folder: Path, files: Mapping[str, Content]) -> Path:
 
 # ------------------------------------------------------------------------------------ staged rows
 
-BASE_STAGED_SONG: Record = {field.name: BASE_SONG[field.key] for field in etl.SONG_FIELDS if field.name}
+BASE_STAGED_SONG: Record = {field.column: BASE_SONG[field.key] for field in etl.SONG_FIELDS if field.column}
 BASE_STAGED_EVENT: Record = {
-    **{field.name: BASE_EVENT[field.key] for field in etl.EVENT_FIELDS if field.name},
+    **{field.column: BASE_EVENT[field.key] for field in etl.EVENT_FIELDS if field.column},
     "user_id": int(BASE_EVENT["userId"]),
 }
-STAGED_TYPES = {"text": "string", "encoded": "string", "integer": "bigint", "number": "double"}
 
 
 def staged_songs(spark: SparkSession, *changes: Mapping[str, Any]) -> DataFrame:
-    """Valid song records as staging leaves them: a row for each dict of what differs from the base row."""
-    return staged(spark, etl.SONG_FIELDS, BASE_STAGED_SONG, changes)
+    """Rows of staging_songs: one for each dict of what differs from the base row."""
+    return staged(spark, "staging_songs", BASE_STAGED_SONG, changes)
 
 
 def staged_events(spark: SparkSession, *changes: Mapping[str, Any]) -> DataFrame:
-    """Valid events as staging leaves them: a row for each dict of what differs from the base row, a play."""
-    return staged(spark, etl.EVENT_FIELDS, BASE_STAGED_EVENT, changes)
+    """Rows of staging_events: one for each dict of what differs from the base row, a play. The columns that staging
+    adds follow from the others.
+    """
+    return staged(spark, "staging_events", BASE_STAGED_EVENT, changes)
 
 
-def staged(
-    spark: SparkSession, fields: Iterable[etl.Field], base: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]
-) -> DataFrame:
-    columns = [(field.name, STAGED_TYPES[field.kind]) for field in fields if field.name]
-    unknown = {name for change in changes for name in change} - {name for name, _ in columns}
+def staged(spark: SparkSession, table: str, base: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]) -> DataFrame:
+    unknown = {name for change in changes for name in change} - {*base, "file"}
     assert not unknown, "no such staged column: %s" % unknown
-    values = [tuple({**base, **change}[name] for name, _ in columns) for change in changes]
-    return spark.createDataFrame(values, ", ".join("%s %s" % column for column in columns))
+    records = [{"file": "file:///in.json", **base, **change} for change in changes]
+    values = [etl.staged(record, record["file"], table) for record in records]
+    return frame(spark, table, [dict(zip([column for column, _ in etl.columns_of(table)], row)) for row in values])
 
 
-def rows(frame: DataFrame) -> List[Record]:
+def frame(spark: SparkSession, table: str, records: Sequence[Mapping[str, Any]]) -> DataFrame:
+    """Rows in the types of a table, in one partition, which spares tests most shuffles. A timestamp is given as seconds
+    after 1970.
+    """
+    columns = etl.columns_of(table)
+    given = ", ".join("%s %s" % (column, "bigint" if kind == "timestamp" else kind) for column, kind in columns)
+    values = [tuple(record[column] for column, _ in columns) for record in records]
+    found = spark.createDataFrame(values, given).coalesce(1)
+    return found.select([found[column].cast(kind).alias(column) for column, kind in columns])
+
+
+def rows(found: DataFrame) -> List[Record]:
     """The rows of a frame as sorted dicts; timestamps as text in UTC, whatever this machine's zone is."""
     columns = [
-        frame[name].cast("string").alias(name) if kind == "timestamp" else frame[name] for name, kind in frame.dtypes
+        found[name].cast("string").alias(name) if kind == "timestamp" else found[name] for name, kind in found.dtypes
     ]
-    return sorted((row.asDict(recursive=True) for row in frame.select(*columns).collect()), key=repr)
+    return sorted((row.asDict(recursive=True) for row in found.select(*columns).collect()), key=repr)

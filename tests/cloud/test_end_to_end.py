@@ -166,7 +166,7 @@ def test_the_step_builds_the_lake(name: str, launched: Launched, server: Server,
     assert re.search(r"start Spark +%s " % re.escape(release.spark), driver)
     expected = local_lake(folder / "input", home / "expected")
     assert same_rows(server.download(BUCKET, "sparkify-data/", home / "lake"), expected)
-    left = [key for key in server.keys(BUCKET, "sparkify-data/") if "_staging" in key or "_temporary" in key]
+    left = [key for key in server.keys(BUCKET, "sparkify-data/") if "_work" in key or "_temporary" in key]
     assert left == []
     (told,) = re.findall(r"CONF (\{.*\})", driver)
     assert json.loads(told) == {**core_site(server, release), **release.defaults}

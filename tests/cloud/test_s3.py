@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import uuid
@@ -20,6 +21,7 @@ from urllib.parse import unquote
 
 import pytest
 from aws import KEY_ID, REGION, SECRET, Call, Server
+from conftest import DECEMBER, event_record, said_until, song_record, write_files
 from lakes import find_java_home, local_lake, run_job, same_rows, small_sample
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
@@ -79,7 +81,7 @@ def main(spark: SparkSession, server: Server, tmp_path_factory: pytest.TempPathF
     cfg.write_text("[AWS]\nAWS_ACCESS_KEY_ID = %s\nAWS_SECRET_ACCESS_KEY = %s\n" % (KEY_ID, SECRET))
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
 
-    def start_session(config: etl.Config) -> SparkSession:
+    def start_session(config: etl.Config, small: bool) -> SparkSession:
         for name in ("fs.s3a.endpoint", "fs.s3a.access.key", "fs.s3a.secret.key"):
             hadoop.unset(name)  # a run's settings are not the next one's
         etl.connect_s3(spark, config)
@@ -138,7 +140,7 @@ def uris_of(bucket: str) -> List[str]:
     return ["s3://%s/%s" % (bucket, name) for name in FLAGS.values()]
 
 
-KEPT = {"_quarantine", "_runs", "_state"}
+KEPT = {"_ledger", "_quarantine", "_runs"}
 FLAGS = {"song-data": "raw/songs", "log-data": "raw/logs", "output": "the lake"}
 
 
@@ -222,14 +224,61 @@ def test_a_file_of_a_table_takes_few_requests(first_run: FirstRun) -> None:
     counts: Counter[str] = Counter()
     for call in first_run.calls:
         about = unquote(call.path) + (call.body.decode() if call.method == "POST" else "")  # which deletes many
-        if re.search("the lake/(_staging/[^/]+/tables/)?(%s)/.*part-" % "|".join(etl.TABLES), about):
+        if re.search("the lake/(_work/[^/]+/)?(%s)/.*part-" % "|".join(etl.TABLES), about):
             assert "_temporary" not in call.path
             counts[call.method] += 1
-    files = counts["PUT"] // 2  # to staging, and to the lake
+    files = counts["PUT"] // 2  # to the work, and to the lake
     assert files > 5
     assert counts["HEAD"] + counts["GET"] <= 4 * files  # among them two that ask whether a folder has the name
-    assert counts["POST"] == 1  # staging is removed at once
+    assert counts["POST"] == 1  # the work is removed at once
     assert counts["DELETE"] == 0
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_requests_grow_with_the_change_and_not_with_the_lake(
+    main: Main, server: Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer than 300 each, also on a lake of 3,000 songs."""
+    monkeypatch.setattr(etl, "SETTLED_MS", -10000)  # the input is seconds old
+    songs, day = [song_of(number) for number in range(60)], 24 * 60 * 60 * 1000
+    put(server, bucket, {"songs/%s.json" % song["song_id"]: [song] for song in songs})
+    logs = {"logs/%d.json" % month: [event_record(ts=DECEMBER - 31 * day * month)] for month in range(4)}
+    put(server, bucket, logs)
+    assert main(*uris(bucket)).code == 0
+
+    def changed_by(files: Dict[str, List[Rows]]) -> List[str]:
+        """The objects of tables that a run with new files asks for by name."""
+        put(server, bucket, files)
+        server.calls.clear()
+        done = main(*uris(bucket))
+        assert done.code == 0, done.err
+        kinds = Counter(
+            "%s %s" % (call.method, re.sub("[0-9]{8}T[^/]+", "RUN", unquote(call.path))) for call in server.calls
+        )
+        assert sum(kinds.values()) < 300, "\n".join("%3d %s" % (n, kind) for kind, n in kinds.most_common())
+        paths = {unquote(call.path).partition("?")[0] for call in server.calls}
+        return sorted(path for path in paths if re.search("the lake/.*/part-", path))
+
+    asked = changed_by({"songs/new.json": [song_of(99)]})
+    assert {path for path in asked if "/songs/" in path and "artist_id=AR99/" not in path} == set()
+    assert not [path for path in asked if re.search("/(users|time|songplays)/", path)]
+    asked = changed_by({"logs/new.json": [event_record(ts=DECEMBER + day)]})
+    assert {path for path in asked if "/songs/" in path} == set()
+    assert {path for path in asked if "month=" in path and "year=2018/month=12/" not in path} == set()
+
+
+def song_of(number: int) -> Rows:
+    """A song of an artist of its own."""
+    names = {"song_id": "SO%d" % number, "artist_id": "AR%d" % number, "artist_name": "Artist %d" % number}
+    return song_record(title="Song %d" % number, **names)
+
+
+def put(server: Server, bucket: str, files: Dict[str, List[Rows]]) -> None:
+    """Put files of JSON lines into the input."""
+    for name, records in files.items():
+        body = "".join(json.dumps(record) + "\n" for record in records).encode()
+        server.client("s3").put_object(Bucket=bucket, Key="raw/" + name, Body=body)
 
 
 @pytest.mark.once
@@ -240,6 +289,59 @@ def test_the_root_of_a_bucket_can_be_input_and_lake(main: Main, server: Server, 
     done = main("--song-data=s3://%s" % bucket, logs, "--output=s3://%s-2/" % bucket)
     assert done.code == 0, done.err
     assert any(key.startswith("songplays/year=2018/month=11/") for key in server.keys(bucket + "-2"))
+
+
+@pytest.mark.once
+def test_tables_that_lose_all_rows_stay_readable_in_s3(
+    main: Main, server: Server, spark: SparkSession, bucket: str, tmp_path: Path
+) -> None:
+    write_files(tmp_path, {"songs/1.json": [song_record()], "logs/1.json": [event_record()]})
+    output = "s3://%s/the lake" % bucket
+    paths = ["--song-data=%s" % (tmp_path / "songs"), "--log-data=%s" % (tmp_path / "logs"), "--output=" + output]
+    for page, rows in (("NextSong", 1), ("Home", 0), ("Home", 0), ("NextSong", 1)):
+        write_files(tmp_path, {"logs/1.json": [event_record(page=page, itemInSession=len(server.calls))]})
+        done = main(*paths)
+        assert done.code == 0, done.err
+        for name in ("songplays", "time"):
+            found = spark.read.parquet("%s/%s" % (output, name))
+            assert sorted(found.dtypes) == sorted(etl.columns_of(name))
+            assert found.count() == rows
+            keys = [key for key in server.keys(bucket, "the lake/%s/" % name) if key.endswith(".parquet")]
+            assert keys == ["the lake/%s/%s/part-00000.parquet" % (name, MONTHS[rows])]
+
+
+MONTHS = ["year=0/month=0", "year=2018/month=11"]
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_what_a_killed_run_has_built_on_the_disk_is_removed_by_the_next_one_but_not_what_a_living_one_has(
+    main: Main, server: Server, bucket: str, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.upload(sample, bucket, "raw")
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path))
+    command = [sys.executable, str(etl.__file__), "--mode=S3", "--max-bad-percent=50", *uris(bucket)[:2]]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_GATEWAY")}
+    process = subprocess.Popen(
+        [*command, "--output=s3://%s/other" % bucket],
+        cwd=str(tmp_path),
+        env={**env, **server.environment(tmp_path), "PYSPARK_PYTHON": sys.executable},
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+    )
+    try:
+        said_until(process.stderr, "build artists")
+        process.send_signal(signal.SIGSTOP)
+        (folder,) = [path for path in tmp_path.glob("sparkify-*") if path.is_dir()]
+        assert main(*uris(bucket)).code == 0
+        assert folder.is_dir()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert folder.is_dir()
+    assert main(*uris(bucket)).code == 0
+    assert list(tmp_path.glob("sparkify-*")) == []
 
 
 # ------------------------------------------------------------------------------------ when S3 does not play along
@@ -256,7 +358,7 @@ def test_a_busy_s3_is_asked_again(main: Main, server: Server, published: str, ex
     assert len([key for key in server.keys(published, "the lake/_runs/") if key.endswith(".json")]) >= 2
 
 
-@pytest.mark.parametrize("denied", ["/tables/songs/year", "/tables/songplays"])
+@pytest.mark.parametrize("denied", ["/songs/year", "/songplays/year"])
 def test_access_denied_midway_keeps_the_old_lake(
     denied: str, main: Main, server: Server, published: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,12 +369,11 @@ def test_access_denied_midway_keeps_the_old_lake(
     done = main("--full", *uris(bucket))
     assert done.code == 2
     (sentence,) = [line for line in done.err.splitlines() if line.startswith("etl.py:")]
-    table = denied.split("/")[2]
-    told = "etl.py: build %s failed, the lake is as it was: no permission: the credentials in use may not do this"
-    assert sentence.startswith(told % table)
-    assert "the lake/_staging/" in sentence.split("(")[1]
+    told = "etl.py: publish failed, the lake is as it was: no permission: the credentials in use may not do this"
+    assert sentence.startswith(told)
+    assert "the lake/_work/" in sentence.split("(")[1]
     assert tables_of(server, bucket) == before
-    assert [key for key in server.keys(bucket, "the lake/_staging/") if key.endswith(".parquet")] == []
+    assert [key for key in server.keys(bucket, "the lake/_work/") if key.endswith(".parquet")] == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -281,15 +382,31 @@ def test_an_object_that_cannot_be_read_to_its_end_is_not_copied(
 ) -> None:
     store = etl.open_store(spark, "s3://%s/copies" % published)
     assert isinstance(store, etl.ObjectStore)
-    store.write("old", "target")
-    store.write("new", "source")
+    store.write("target", "old")
+    store.write("source", "new")
     server.answer("GET", "copies/source", 403, "AccessDenied")
     with pytest.raises(Py4JJavaError):
-        store.copy(store.at("source"), "target")
+        store.copy(store.root + "/source", "target")
     server.answers.clear()
     assert store.read("target") == "old"
-    store.copy(store.at("source"), "target")
+    store.copy(store.root + "/source", "target")
     assert store.read("target") == "new"
+
+
+def test_an_object_is_not_stored_when_the_time_of_the_run_is_over(
+    spark: SparkSession, server: Server, published: str
+) -> None:
+    """S3's client retries for minutes, in which another run may have taken over."""
+    store = etl.open_store(spark, "s3://%s/late" % published)
+    assert isinstance(store, etl.ObjectStore)
+    store.write("target", "old")
+    store.write("source", "new")
+    store.until.set(store.jvm.System.nanoTime() - 1)
+    with pytest.raises(Py4JJavaError, match="the lock expired"):
+        store.copy(store.root + "/source", "target")
+    with pytest.raises(Py4JJavaError, match="the lock expired"):
+        store.write("target", "new")
+    assert store.read("target") == "old"
 
 
 @pytest.mark.once
@@ -315,7 +432,7 @@ def test_a_publication_that_is_cut_off_is_finished_by_the_next_run(
     denied = server.answer("PUT", "lake/songplays/", 403, "AccessDenied")
     done = main(*uris(bucket))
     assert done.code == 2
-    assert "etl.py: publish failed, the next run finishes it: no permission" in done.err
+    assert "etl.py: publish failed, the next run finishes publishing it: no permission" in done.err
     tables = {key.split("/")[1] for key in tables_of(server, bucket)}
     assert tables == {"artists", "songs", "users", "time"}
     denied.times = 0
@@ -323,7 +440,7 @@ def test_a_publication_that_is_cut_off_is_finished_by_the_next_run(
     assert again.code == 0, again.err
     assert "  finished the publishing of run" in again.err
     assert same_rows(server.download(bucket, "the lake/", tmp_path), expected)
-    assert [key for key in server.keys(bucket, "the lake/_") if "_staging" in key or "_locks" in key] == []
+    assert [key for key in server.keys(bucket, "the lake/_") if "_work" in key or "_locks" in key] == []
     assert len([key for key in server.keys(bucket, "the lake/_runs/") if key.endswith(".json")]) == 2
 
 
@@ -338,7 +455,7 @@ def test_two_runs_into_one_lake_are_refused(
     assert done.code == 2
     assert "etl.py: another run writes into %s: run first, process " % uris_of(published)[2] in done.err
     assert tables_of(server, published) == before
-    assert [key for key in server.keys(published, "the lake/_") if "_staging" in key or "_locks" in key] == []
+    assert [key for key in server.keys(published, "the lake/_") if "_work" in key or "_locks" in key] == []
 
 
 NOWHERE = "http://127.0.0.1:1"
@@ -403,48 +520,28 @@ def test_others_files_are_never_replaced(main: Main, server: Server, bucket: str
 
 # ------------------------------------------------------------------------------------ how S3's client is fetched
 
-IVY = """\
-:: loading settings :: url = jar:file:/pyspark/jars/ivy-2.5.1.jar!/org/apache/ivy/core/settings/ivysettings.xml
-The jars for the packages stored in: /home/me/.ivy2/jars
-downloading https://example.org/org/apache/hadoop/hadoop-aws/3.3.4/hadoop-aws-3.3.4.jar ...
-\t[SUCCESSFUL ] org.apache.hadoop#hadoop-aws;3.3.4!hadoop-aws.jar (95ms)
-"""
-LAUNCHER = """\
-import sys
-print(sys.argv[1], file=sys.stderr, flush=True)
-sys.exit(int(input()))
+IVY_SETTINGS = """\
+<ivysettings>
+  <settings defaultResolver="nowhere"/>
+  <caches defaultCacheDir="%s"/>
+  <resolvers><ibiblio name="nowhere" m2compatible="true" root="http://127.0.0.1:1/"/></resolvers>
+</ivysettings>
 """
 
 
-def launch(said: etl.Launch, text: str, code: int) -> subprocess.Popen[bytes]:
-    """Start a process that prints a text, waits to be told to, and ends."""
-    with said.sifted():
-        process = subprocess.Popen([sys.executable, "-c", LAUNCHER, text], stdin=subprocess.PIPE)
-        process.communicate(b"%d\n" % code)
-        if code:
-            raise RuntimeError("Java gateway process exited")
-    return process
-
-
-def test_only_downloads_are_told_of_what_the_launcher_says(capfd: pytest.CaptureFixture[str]) -> None:
-    failed = etl.Launch(sift=True)
-    with pytest.raises(RuntimeError):
-        launch(failed, IVY + "::          UNRESOLVED DEPENDENCIES         ::", 1)
-    assert capfd.readouterr() == ("", "  downloading %-28s\n" % "hadoop-aws-3.3.4.jar")
-    told = failed.failure({etl.PACKAGES: "org.apache.hadoop:hadoop-aws:3.3.4"})
-    assert told.startswith("Spark's S3 client, org.apache.hadoop:hadoop-aws:3.3.4, could not be downloaded: check the")
-
-
-def test_another_failure_is_not_taken_for_a_missing_download() -> None:
-    failed = etl.Launch(sift=True)
-    with pytest.raises(RuntimeError):
-        launch(failed, IVY + "Error: could not create the Java Virtual Machine", 1)
-    assert failed.failure({}) == ""
-
-
-def test_with_verbose_the_launcher_speaks_for_itself(capfd: pytest.CaptureFixture[str]) -> None:
-    launch(etl.Launch(sift=False), IVY, 0)
-    assert capfd.readouterr().err == IVY + "\n"
+@pytest.mark.slow
+def test_a_client_that_cannot_be_downloaded_is_said_in_a_sentence(tmp_path: Path) -> None:
+    """A process of its own, which looks for it at an address where nobody answers."""
+    settings = tmp_path / "ivysettings.xml"
+    settings.write_text(IVY_SETTINGS % (tmp_path / "cache"))
+    conf = tmp_path / "conf"
+    conf.mkdir()
+    (conf / "spark-defaults.conf").write_text("spark.jars.ivySettings %s\nspark.jars.ivy %s\n" % (settings, tmp_path))
+    done = run_job("S3", *uris_of("none"), cwd=tmp_path, env={"SPARK_CONF_DIR": str(conf)})
+    assert done.returncode == 2
+    told = r"etl\.py: Spark did not start: its S3 client, org\.apache\.hadoop:hadoop-aws:\S+, could not be downloaded: "
+    (sentence,) = [line for line in done.stderr.splitlines() if not line.startswith("  ")]
+    assert re.match(told, sentence)
 
 
 # ------------------------------------------------------------------------------------ how S3 is reached

@@ -18,8 +18,6 @@ import pyspark
 from lakes import find_java_home
 from py4j.java_gateway import GatewayParameters, JavaGateway
 
-import etl
-
 NODES = 2
 OPEN_FILES = 4096  # that a process may have, containers among them: as on the nodes of EMR 5.30.0
 # 93 MB; all but the first three are what these forgot to bundle.
@@ -243,7 +241,7 @@ def classpath(cache: Path, java_home: Path) -> str:
         '<ivy-module version="2.0">%s<dependencies>%s</dependencies></ivy-module>' % (module, "".join(wanted))
     )
     (ivy,) = SPARK_JARS.glob("ivy-*.jar")
-    command = [str(java_home / "bin" / "java"), *etl.trust_options(), "-jar", str(ivy), "-warn"]
+    command = [str(java_home / "bin" / "java"), "-jar", str(ivy), "-warn"]
     command += ["-ivy", str(cache / "ivy.xml"), "-cache", str(cache / "ivy")]
     command += ["-retrieve", str(cache / "jars/[artifact]-[revision].[ext]")]
     subprocess.run(command, check=True, timeout=600)

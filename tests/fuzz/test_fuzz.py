@@ -225,9 +225,13 @@ def write_batch(folder: Path, number: int) -> Batch:
 # ------------------------------------------------------------------------------------ tests
 
 
+SAME = ("account", "reasons", "matched", "artists_known")
+
+
 def run(spark: SparkSession, source: Path, lake: Path, most_bad: float) -> Dict[str, Any]:
     config = etl.Config("LOCAL", str(source / "song_data"), str(source / "log_data"), str(lake), most_bad)
-    return etl.Run(spark, config, etl.Progress(io.StringIO())).execute()
+    etl.check_local_paths(config)
+    return dict(etl.build_lake(spark, config, etl.Progress(io.StringIO())))
 
 
 def quarantined(spark: SparkSession, lake: Path) -> Iterator[Dict[str, Any]]:
@@ -236,7 +240,13 @@ def quarantined(spark: SparkSession, lake: Path) -> Iterator[Dict[str, Any]]:
 
 
 @pytest.mark.parametrize("number", range(BATCHES))
-def test_damaged_files(spark: SparkSession, place: Callable[[str], Path], tmp_path: Path, number: int) -> None:
+def test_damaged_files(
+    spark: SparkSession,
+    place: Callable[[str], Path],
+    tmp_path: Path,
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     batch = write_batch(tmp_path / "input", number)
     lake = place("damaged-%d" % number)
     report = run(spark, batch.folder, lake, 100.0)
@@ -252,6 +262,13 @@ def test_damaged_files(spark: SparkSession, place: Callable[[str], Path], tmp_pa
     for row in bad:
         raw = base64.b64decode(row["raw_base64"]) if row["raw_base64"] else row["raw"].encode()
         assert raw in Path(row["file"].replace("file://", "")).read_bytes(), row["file"]
+    monkeypatch.setattr(etl, "SMALL_BYTES", 1)  # and once more, as if it were a large input
+    by_spark = run(spark, batch.folder, tmp_path / "by Spark", 100.0)
+    assert [by_spark[name] for name in SAME] == [report[name] for name in SAME]
+    for table in etl.PUBLISHED:
+        lakes = [spark.read.parquet(str(folder / table)).collect() for folder in (tmp_path / "by Spark", lake)]
+        found, expected = (Counter(map(repr, rows)) for rows in lakes)
+        assert (found - expected, expected - found) == (Counter(), Counter()), table
 
 
 def test_a_third_of_a_large_input_is_bad(spark: SparkSession, place: Callable[[str], Path], tmp_path: Path) -> None:
