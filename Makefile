@@ -67,7 +67,7 @@ test-analytics: $(VENV)/.analytics-test ## run the tests of questions, dashboard
 	@.ci/chromium.sh >/dev/null
 	@CHROMIUM="$$(.ci/chromium.sh)"; export CHROMIUM; $(spark35) -m pytest $(workers) -rs analytics/agents.py tests/analytics $(ARGS)
 
-test-crash: $(VENV)/.s3 ## kill runs at KILLS random moments and at each step, fill the disk (half an hour)
+test-crash: $(VENV)/.s3 ## kill runs at KILLS random moments and at each step, let others take over, fill the disk (an hour)
 	@$(spark35) -m pytest -rs tests/crash $(ARGS)
 
 test-fuzz: KEEP_LAKES = build/fuzz
@@ -86,7 +86,7 @@ test-spark4: $(SPARK4)/.s3 ## run the tests on the newest Spark
 compare: $(VENV)/.test ## compare the lakes that the tests built on each Spark (EXPECT=3: on so many)
 	@$(VENV)/bin/python tests/compare_lakes.py "$(KEEP_LAKES)" --expect $(or $(EXPECT),2)
 
-mutations: $(VENV)/.test ## break each rule of etl.py on purpose and see a test fail (takes a while; ARGS="-k users")
+mutations: $(VENV)/.test ## break each rule of etl.py on purpose and see a test fail (ARGS="-k users": some)
 	@$(spark35) tests/mutations.py $(ARGS)
 
 bench: $(VENV)/.bench ## measure the job beside a plain one, DuckDB, Polars and the least that Spark needs (hours; ARGS="--quick")
@@ -172,7 +172,7 @@ define QUERY
 import duckdb, os, sys
 try:
     duckdb.sql("set timezone = 'UTC'")
-    for table in ("songplays", "songs", "artists", "users", "time"):
+    for table in ("songplays", "songs", "artists", "users", "time", "staging_songs", "staging_events"):
         files = os.path.join(os.environ["LAKE"], table, "**", "*.parquet")
         duckdb.sql(f"create view {table} as from read_parquet('{files}', hive_partitioning = true)")
     duckdb.sql(os.environ.get("Q") or "from songplays limit 10").show()

@@ -136,13 +136,26 @@ def all_plays(selection: Selection) -> str:
 
 
 def known_songs(selection: Selection) -> str:
-    """What charts of songs and artists cover."""
+    """What charts of songs cover."""
     row = ask(selection, "summary").iloc[0]
-    share = "%.1f %%" % row["matched_percent"] if row["plays"] else "none"
-    return "Covers %s of the plays (%s of %s); the songs of the others are not in the song data." % (
+    return some_plays(row["matched"], row["plays"], "songs")
+
+
+def known_artists(selection: Selection, artists: pd.DataFrame) -> str:
+    """What charts of artists cover."""
+    total = plays(selection)
+    known = 0 if artists.empty else round(artists["covered_percent"].iloc[0] * total / 100)
+    return some_plays(known, total, "artists")
+
+
+def some_plays(known: int, total: int, what: str) -> str:
+    """The plays that a chart covers, in words."""
+    share = "%.1f %%" % (100 * known / total) if total else "none"
+    return "Covers %s of the plays (%s of %s); the %s of the others are not in the song data." % (
         share,
-        number(row["matched"]),
-        number(row["plays"]),
+        number(known),
+        number(total),
+        what,
     )
 
 
@@ -205,13 +218,15 @@ def month_names(frame: pd.DataFrame) -> pd.Series:
 
 
 def listening(selection: Selection) -> None:
-    covers, known = all_plays(selection), known_songs(selection)
+    covers = all_plays(selection)
     hours, week = ask(selection, "plays-by-hour"), ask(selection, "plays-by-weekday")
     show("Plays by hour of the day", hours, lambda: charts.columns(hours, "hour", "plays", (HOUR, "plays")), covers)
     show("Plays by weekday and hour", week, lambda: charts.weekdays(week), covers)
     artists, songs = ask(selection, "top-artists", limit=MOST_NAMES), ask(selection, "top-songs", limit=MOST_NAMES)
+    known = known_artists(selection, artists)
     show("Most played artists", artists, lambda: charts.ranked(artists, "artist", "plays", ("artist", "plays")), known)
     named = songs.assign(song=songs["title"] + " · " + songs["artist"])
+    known = known_songs(selection)
     show("Most played songs", songs, lambda: charts.ranked(named, "song", "plays", ("song", "plays")), known)
     drill(selection)
 
@@ -225,6 +240,8 @@ def drill(selection: Selection) -> None:
         return
     songs = ask(selection, "top-songs", artist=artist, limit=MOST_CHOICES)
     song = choose("Song", songs, "song_id", "title")
+    if song is None:  # the artist is known by name alone
+        return
     found = ask(selection, "plays-of-song", song=song, limit=MOST_CHOICES)
     st.dataframe(found, hide_index=True)
     st.write("The latest %s plays of this song, each with its user. %s" % (number(len(found)), known_songs(selection)))
@@ -235,7 +252,7 @@ def choose(label: str, frame: pd.DataFrame, key: str, name: str) -> Optional[str
     """A row that the user picks, most played first; the first one until then, None where there are none."""
     texts = {row[key]: "%s (%s plays)" % (row[name], number(row["plays"])) for _, row in frame.iterrows()}
     if not texts:
-        st.info("No play of a known song in this selection.")
+        st.info("No play of a known %s in this selection." % label.lower())
         return None
     return st.selectbox(label, list(texts), format_func=lambda chosen: texts.get(chosen, chosen), key="choose " + label)
 

@@ -1,4 +1,4 @@
-"""The lake as analysts read it: the five tables in DuckDB, from a folder or from S3, and the reports of the runs.
+"""The lake as analysts read it: the five tables of the star in DuckDB, from a folder or from S3, and the runs' reports.
 
 DuckDB reads the facts itself, and of these only the months and columns that a question asks for. The dimensions, of
 which `songs` may be ten thousand files, are read by PyArrow with many requests at once. Both use one file system,
@@ -224,9 +224,13 @@ def configured(section: str) -> Dict[str, str]:
 
 
 def default_lake(environ: Mapping[str, str]) -> str:
-    """Where the lake is: $LAKE, else $OUTPUT, else that of dl.cfg for its MODE, which $MODE overrides."""
-    mode = environ.get("MODE") or configured("PROJECT").get("mode") or "LOCAL"
-    output = configured(mode.upper()).get("output", "lake")
+    """Where the lake is: $LAKE, else $OUTPUT, else that of dl.cfg for its MODE, which $MODE overrides. As for the job,
+    the one in S3 follows the bucket where nothing else is said.
+    """
+    mode = (environ.get("MODE") or configured("PROJECT").get("mode") or "LOCAL").upper()
+    section = configured(mode)
+    bucket = environ.get("BUCKET") or section.get("bucket") or "sparkify-dl-sp"
+    output = section.get("output") or ("s3://%s/sparkify-data" % bucket if mode == "S3" else "lake")
     found = environ.get("LAKE") or environ.get("OUTPUT")
     return found or (output if "://" in output else str(ROOT / output))
 

@@ -10,7 +10,8 @@ import functools
 import json
 import sys
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Callable, Dict
+from urllib.parse import urlparse
 
 from pyspark.sql import DataFrameWriter
 
@@ -23,11 +24,17 @@ def change(changes: Dict[str, Any]) -> None:
     """Change the constants of etl."""
     if "songs" in changes:
         etl.TABLES["songs"] = etl.TABLES["songs"]._replace(partitions=tuple(changes["songs"]))
+        etl.PUBLISHED["songs"] = etl.TABLES["songs"]
     if "rows" in changes:
         etl.ROWS_PER_FILE = changes["rows"]
     if "mode" in changes:
-        parquet = functools.partialmethod(DataFrameWriter.parquet, mode=changes["mode"])
+        parquet = functools.partialmethod(write, DataFrameWriter.parquet, changes["mode"])
         DataFrameWriter.parquet = parquet  # type: ignore[method-assign,assignment]
+
+
+def write(writer: DataFrameWriter, parquet: Callable[..., None], mode: str, path: str) -> None:
+    """Write to a folder in another mode, unless it is there: etl.py adds to it then."""
+    parquet(writer if Path(urlparse(path).path).exists() else writer.mode(mode), path)
 
 
 if __name__ == "__main__":

@@ -46,15 +46,14 @@ def parse(spark: SparkSession, folder: str, schema: str) -> None:
 
 
 def laid_out(spark: SparkSession, lake: Path, name: str) -> DataFrame:
-    """A table of a lake in memory, its rows where they are when etl.load() writes them."""
-    table = etl.TABLES[name]
-    frame = spark.read.schema(table.columns).parquet(str(lake / name))
-    if table.partitions:
-        by = [F.col(column) for column in table.partitions]
-        frame = frame.repartition(*by, F.abs(F.hash(table.key) % files_in_a_partition(lake / name)))
-        frame = frame.sortWithinPartitions(*by, table.key)
+    """A table of a lake in memory, its rows where they are when they are written, in as many files."""
+    frame = spark.read.schema(etl.TABLES[name].columns).parquet(str(lake / name))
+    partitions, files = etl.TABLES[name].partitions, files_in_a_partition(lake / name)
+    if partitions:
+        frame = frame.repartition(*partitions, F.abs(F.hash(*frame.columns) % files))
     else:
-        frame = frame.coalesce(1).sortWithinPartitions(table.key)
+        frame = frame.repartition(files) if files > 1 else frame.coalesce(1)
+    frame = frame.sortWithinPartitions(*etl.SORTED_BY[name]) if name in etl.SORTED_BY else frame
     frame = frame.persist(StorageLevel.MEMORY_AND_DISK)
     frame.count()
     return frame
@@ -65,16 +64,26 @@ def files_in_a_partition(table: Path) -> int:
     return max(len(files) for _, _, files in os.walk(table))
 
 
+def write(frame: DataFrame, name: str, folder: str) -> None:
+    """Write a table as etl.write() does."""
+    small = {"compression": "none", "parquet.enable.dictionary": "false"} if name == "songs" else {}
+    frame.write.options(**small).partitionBy(*etl.TABLES[name].partitions).parquet(folder)
+
+
 def write_tables(spark: SparkSession, lake: Path, output: str) -> float:
     """Write the tables of a lake again. Returns the seconds without those that reading takes."""
-    etl.Store(spark, output)  # lets Spark write no checksums, as in etl.py
     spark.conf.set("spark.sql.shuffle.partitions", str(spark.sparkContext.defaultParallelism))
     total = 0.0
     for name in etl.TABLES:
         frame = laid_out(spark, lake, name)
-        total += seconds(functools.partial(etl.load, frame, name, "%s/%s" % (output, name)))
+        total += seconds(functools.partial(write, frame, name, "%s/%s" % (output, name)))
         frame.unpersist()
     return total
+
+
+def bytes_below(folder: str) -> int:
+    """The bytes of all files below a folder."""
+    return sum(size for size, _ in etl.list_local_files(folder).values())
 
 
 def seconds(work: Callable[[], None]) -> float:
@@ -92,7 +101,8 @@ def main() -> None:
     parser.add_argument("--lake", required=True, type=Path, metavar="FOLDER", help="a lake of the same input by etl.py")
     options = parser.parse_args()
     flags = ["--song-data", options.song_data, "--log-data", options.log_data, "--output", options.output]
-    spark = etl.start_session(etl.configure(["--mode", "LOCAL", *flags], {}))
+    small = bytes_below(options.song_data) + bytes_below(options.log_data) < etl.SMALL_BYTES  # as etl.py decides
+    spark = etl.start_session(etl.configure(["--mode", "LOCAL", *flags], {}), small)
     parts = {"session": age()}
     parts["parse songs"] = seconds(lambda: parse(spark, options.song_data, SONG_SCHEMA))
     parts["parse logs"] = seconds(lambda: parse(spark, options.log_data, EVENT_SCHEMA))

@@ -1,7 +1,7 @@
 """The same lake built by DuckDB: how fast one machine can be without Spark.
 
-The rules of the tables are etl.py's. What is left out: staging, validation, quarantine, the account and the checks.
-Text is trimmed of plain spaces only, and a line that is no JSON object is skipped.
+The rules of the star's tables are etl.py's. What is left out: the staging tables, validation, quarantine, account and
+checks. Text is trimmed of plain spaces only, and a line that is no JSON object is skipped.
 """
 
 from __future__ import annotations
@@ -58,19 +58,21 @@ select song_id, clean(title) as title, duration, coalesce(year, 0) as year, arti
 from read_json($songs, columns = $song_columns, format = 'newline_delimited', ignore_errors = true);
 
 create table events as
-select artist, clean(firstName) as first_name, gender, itemInSession as item_in_session, clean(lastName) as last_name,
-  length, level, clean(location) as location, page, sessionId as session_id, song, ts,
+select clean(artist) as artist, clean(firstName) as first_name, gender, itemInSession as item_in_session,
+  clean(lastName) as last_name, length, level, clean(location) as location, page, sessionId as session_id,
+  clean(song) as song, ts,
   clean(trim(userAgent, '"')) as user_agent, try_cast(userId as bigint) as user_id
 from read_json($logs, columns = $event_columns, format = 'newline_delimited', ignore_errors = true);
 """
 
+TEXTS = {
+    "records": ("title", "artist_name", "artist_location"),
+    "events": ("artist", "first_name", "last_name", "location", "song", "user_agent"),
+}
 # Text that may be double-encoded: every character is a byte, and one at least is none of ASCII's.
 SUSPECTS = r"""
-select distinct value from (
-  select unnest([song, artist]) as value from events
-  union all
-  select unnest([title, artist_name]) from records
-) where regexp_matches(value, '[\x80-\xff]') and not regexp_matches(value, '[^\x00-\xff]')
+select distinct {column} from {table}
+where regexp_matches({column}, '[\x80-\xff]') and not regexp_matches({column}, '[^\x00-\xff]')
 """
 
 ARTISTS = """
@@ -125,26 +127,27 @@ order by start_time
 SONGPLAYS = """
 with plays as (
   select distinct on (user_id, session_id, item_in_session, ts) * from events where page = 'NextSong'
-), keyed as (
-  select plays.*, clean(coalesce(s.repaired, song)) as title_key, clean(coalesce(a.repaired, artist)) as artist_key
-  from plays left join repairs s on s.value = song left join repairs a on a.value = artist
 ), candidates as (
-  select clean(coalesce(t.repaired, title)) as title_key, clean(coalesce(a.repaired, artist_name)) as artist_key,
+  select title as song, artist_name as artist,
     list(distinct struct_pack(duration := duration, song_id := song_id, artist_id := artist_id)) as songs
-  from records left join repairs t on t.value = title left join repairs a on a.value = artist_name
-  group by all
+  from records group by all
+), names as (
+  select distinct on (artist) artist, artist_id
+  from (select artist_name as artist, artist_id, count(distinct song_id) as songs from records group by all)
+  order by artist, songs desc, artist_id
 ), matched as (
-  select keyed.*, list_sort(list_transform(songs, lambda s: struct_pack(
+  select plays.*, list_sort(list_transform(songs, lambda s: struct_pack(
     gap := coalesce(abs(s.duration - length), 'infinity'::double), song_id := s.song_id, artist_id := s.artist_id
   )))[1] as match
-  from keyed left join candidates using (title_key, artist_key)
+  from plays left join candidates using (song, artist)
 )
 select
   md5(concat(user_id, '/', session_id, '/', item_in_session, '/', ts)) as songplay_id,
-  epoch_ms(ts)::timestamptz as start_time, user_id, level, match.song_id as song_id, match.artist_id as artist_id,
-  session_id, location, user_agent, year(epoch_ms(ts))::int as year, month(epoch_ms(ts))::int as month
-from matched
-order by songplay_id
+  epoch_ms(ts)::timestamptz as start_time, user_id, level, match.song_id as song_id,
+  coalesce(match.artist_id, names.artist_id) as artist_id, session_id, location, user_agent,
+  year(epoch_ms(ts))::int as year, month(epoch_ms(ts))::int as month
+from matched left join names using (artist)
+order by start_time, songplay_id
 """
 
 TABLES = {
@@ -157,7 +160,7 @@ TABLES = {
 
 
 def read(db: duckdb.DuckDBPyConnection, song_data: str, log_data: str) -> None:
-    """Read both inputs into the tables records and events; text that wants repair into repairs, a row a text."""
+    """Read both inputs into the tables records and events, and repair their text."""
     sources = {
         "songs": song_data + "/**/*.json",
         "song_columns": SONG_COLUMNS,
@@ -167,12 +170,20 @@ def read(db: duckdb.DuckDBPyConnection, song_data: str, log_data: str) -> None:
     for statement in READ.strip().split(";\n"):
         named = {name: value for name, value in sources.items() if "$" + name in statement}
         db.execute(statement, named)
-    suspects = [value for (value,) in db.execute(SUSPECTS).fetchall()]
-    pairs = {"value": suspects, "repaired": [repaired(text) for text in suspects]}
-    db.execute(
-        "create table repairs as select unnest($value::varchar[]) as value, unnest($repaired::varchar[]) as repaired",
-        pairs,
-    )
+    for table, columns in TEXTS.items():
+        for column in columns:
+            repair(db, table, column)
+
+
+def repair(db: duckdb.DuckDBPyConnection, table: str, column: str) -> None:
+    """Undo double encoding in a column."""
+    found = [value for (value,) in db.execute(SUSPECTS.format(table=table, column=column)).fetchall()]
+    broken = [text for text in found if repaired(text) != text]
+    if broken:
+        pairs = {"value": broken, "repaired": [repaired(text) for text in broken]}
+        repairs = "select unnest($value::varchar[]) as value, unnest($repaired::varchar[]) as repaired"
+        update = "update {0} set {1} = clean(repaired) from ({2}) as repairs where value = {1}"
+        db.execute(update.format(table, column, repairs), pairs)
 
 
 def write(db: duckdb.DuckDBPyConnection, output: Path) -> None:

@@ -1,6 +1,7 @@
 """The same lake built by Polars: how fast one machine can be without Spark.
 
-The rules of the tables are etl.py's. What is left out: staging, validation, quarantine, the account and the checks.
+The rules of the star's tables are etl.py's. What is left out: the staging tables, validation, quarantine, account and
+checks.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def read(folder: str, schema: Mapping[str, Type[pl.DataType]]) -> pl.LazyFrame:
 
 def read_records(folder: str) -> pl.DataFrame:
     """The song records, text cleaned."""
-    texts = [clean(pl.col(name)) for name in ("title", "artist_name", "artist_location")]
-    return read(folder, SONG_SCHEMA).with_columns(*texts, pl.col("year").fill_null(0)).collect()
+    records = read(folder, SONG_SCHEMA).with_columns(pl.col("year").fill_null(0)).collect()
+    return cleaned(records, "title", "artist_name", "artist_location")
 
 
 def read_events(folder: str) -> pl.DataFrame:
@@ -69,9 +70,14 @@ def read_events(folder: str) -> pl.DataFrame:
     names = {"firstName": "first_name", "lastName": "last_name", "sessionId": "session_id"}
     names.update({"itemInSession": "item_in_session", "userAgent": "user_agent", "userId": "user_id"})
     events = read(folder, EVENT_SCHEMA).rename(names)
-    texts = [clean(pl.col(name)) for name in ("first_name", "last_name", "location")]
-    agent = clean(pl.col("user_agent").str.strip_chars('"'))
-    return events.with_columns(*texts, agent, pl.col("user_id").cast(pl.Int64, strict=False)).collect()
+    agent = pl.col("user_agent").str.strip_chars('"')
+    typed = events.with_columns(agent, pl.col("user_id").cast(pl.Int64, strict=False)).collect()
+    return cleaned(typed, "artist", "first_name", "last_name", "location", "song", "user_agent")
+
+
+def cleaned(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """A frame with some columns of text repaired and trimmed."""
+    return frame.with_columns(clean(pl.col(name).replace(repairs(frame[name]))) for name in columns)
 
 
 def clean(text: pl.Expr) -> pl.Expr:
@@ -80,9 +86,9 @@ def clean(text: pl.Expr) -> pl.Expr:
     return pl.when(trimmed != "").then(trimmed)
 
 
-def repairs(*columns: pl.Series) -> Dict[str, str]:
+def repairs(column: pl.Series) -> Dict[str, str]:
     """For text that is double-encoded what it was meant to be."""
-    texts = pl.concat(columns).unique()
+    texts = column.unique()
     suspects = texts.filter(texts.str.contains("[\u0080-\u00ff]"))
     return {text: repaired(text) for text in suspects if repaired(text) != text}
 
@@ -143,12 +149,12 @@ def start_time() -> pl.Expr:
 
 
 def songplays(plays: pl.DataFrame, records: pl.DataFrame) -> pl.DataFrame:
-    """One row per play, with the song of its title and artist name whose duration is closest."""
-    plays = plays.unique(PLAY_KEY, keep="any")
-    repair = repairs(plays["song"], plays["artist"], records["title"], records["artist_name"])
-    plays = plays.with_columns(*keys("song", "artist", repair))
-    key = ["title_key", "artist_key"]
-    known = records.select(*keys("title", "artist_name", repair), "song_id", "artist_id", "duration").unique()
+    """One row per play, with the song of its title and artist name whose duration is closest, else the artist of that
+    name.
+    """
+    plays, key = plays.unique(PLAY_KEY, keep="any"), ["song", "artist"]
+    named = records.rename({"title": "song", "artist_name": "artist"})
+    known = named.select(*key, "song_id", "artist_id", "duration").unique()
     shared = pl.len().over(key) > 1
     matched = pl.concat(
         [
@@ -157,26 +163,29 @@ def songplays(plays: pl.DataFrame, records: pl.DataFrame) -> pl.DataFrame:
             plays.join(known, key, how="anti"),
         ],
         how="diagonal",
-    )
+    ).join(artists_by_name(named), "artist", how="left")
     return matched.select(
         songplay_id(),
         start_time(),
         "user_id",
         "level",
         "song_id",
-        "artist_id",
+        pl.coalesce("artist_id", "artist_of_name").alias("artist_id"),
         "session_id",
         "location",
         "user_agent",
         start_time().dt.year().cast(pl.Int32).alias("year"),
         start_time().dt.month().cast(pl.Int32).alias("month"),
-    ).sort("songplay_id")
+    ).sort("start_time", "songplay_id")
 
 
-def keys(title: str, artist: str, repair: Dict[str, str]) -> List[pl.Expr]:
-    """What a play and a song must have in common."""
-    names = {"title_key": title, "artist_key": artist}
-    return [clean(pl.col(column).replace(repair)).alias(key) for key, column in names.items()]
+def artists_by_name(named: pl.DataFrame) -> pl.DataFrame:
+    """The artist of each name: the one with the most songs under it, then the smallest artist_id."""
+    counted = named.group_by("artist", "artist_id").agg(
+        pl.col("song_id").n_unique().cast(pl.Int64).neg().alias("songs")
+    )
+    best = counted.sort("artist", "songs", "artist_id").unique("artist", keep="first", maintain_order=True)
+    return best.select("artist", artist_of_name="artist_id")
 
 
 def closest(candidates: pl.DataFrame) -> pl.DataFrame:

@@ -1,1 +1,1 @@
-"""The lake's five tables in the Glue Data Catalog, for Athena, Spark, Redshift Spectrum and EMR."""
+"""The lake's seven tables in the Glue Data Catalog, for Athena, Spark, Redshift Spectrum and EMR."""

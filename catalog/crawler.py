@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""A Glue crawler over the five tables, for those who prefer one to catalog.register.
+"""A Glue crawler over the seven tables, for those who prefer one to catalog.register.
 
     python -m catalog.crawler              make database, role and crawler; run again, it changes only what differs
     python -m catalog.crawler --start      and let it crawl now
@@ -134,7 +134,7 @@ def refuse_running(found: Record) -> None:
 
 def command(argv: Sequence[str]) -> None:
     """Do what the flags ask for; raises UsageError and whatever boto3 raises."""
-    parser = aws.parser("catalog.crawler", "Make a Glue crawler over the five tables of the lake.")
+    parser = aws.parser("catalog.crawler", "Make a Glue crawler over the seven tables of the lake.")
     parser.add_argument("--start", action="store_true", help="let it crawl now")
     parser.add_argument(
         "--schedule", metavar="CRON", help="when it crawls by itself, such as 'cron(0 4 * * ? *)' (UTC)"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The five tables as DDL for Athena, for people who may not call Glue and use no crawler.
+"""The seven tables as DDL for Athena, for people who may not call Glue and use no crawler.
 
     python -m catalog.ddl                          write catalog/athena/*.sql for the lake of dl.cfg
     python -m catalog.ddl --output s3://mine/lake  the same for another lake
@@ -58,7 +58,7 @@ def files(lake: aws.Lake) -> Dict[str, str]:
 
 def command(argv: Sequence[str]) -> None:
     """Write the files; raises UsageError for a lake that is not in S3."""
-    flags = aws.parse(aws.parser("catalog.ddl", "Write the five tables as DDL for Athena."), argv)
+    flags = aws.parse(aws.parser("catalog.ddl", "Write the seven tables as DDL for Athena."), argv)
     for name, text in files(aws.lake_of(flags, os.environ)).items():
         path = os.path.join(FOLDER, name)
         if not flags.dry_run:

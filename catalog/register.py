@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Registers the five tables of the lake in the Glue Data Catalog, with types, comments and partitions.
+"""Registers the seven tables of the lake in the Glue Data Catalog, with types, comments and partitions.
 
     python -m catalog.register             after a run of the job; run again, it changes only what differs
     python -m catalog.register --dry-run   say what would be done
@@ -262,7 +262,7 @@ def refuse_errors(answer: Record) -> None:
 
 def command(argv: Sequence[str]) -> None:
     """Do what the flags ask for; raises UsageError and whatever boto3 raises."""
-    parser = aws.parser("catalog.register", "Register the five tables of the lake in the Glue Data Catalog.")
+    parser = aws.parser("catalog.register", "Register the seven tables of the lake in the Glue Data Catalog.")
     parser.add_argument(
         "--database", metavar="NAME", dest="glue_database", help=DATABASE.help + etl.default_text(DATABASE)
     )

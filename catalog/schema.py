@@ -1,4 +1,4 @@
-"""What the catalog says of the five tables: names and types as etl.py writes them, and a comment for each.
+"""What the catalog says of the seven tables: names and types as etl.py writes them, and a comment for each.
 
 The types are those of etl.TABLES, which Spark, Hive and Glue spell alike. docs/data-dictionary.md has the whole story
 of every column; a test holds the two against each other.
@@ -18,6 +18,8 @@ TABLE_COMMENTS = {
     "songs": "One row per song.",
     "artists": "One row per artist.",
     "time": "One row per distinct start time of a play, in UTC.",
+    "staging_songs": "Every valid song record once per delivery, typed and cleaned.",
+    "staging_events": "Every valid event once per delivery, typed and cleaned.",
 }
 
 COLUMN_COMMENTS: Dict[str, Dict[str, str]] = {
@@ -27,7 +29,7 @@ COLUMN_COMMENTS: Dict[str, Dict[str, str]] = {
         "user_id": "Key of users; null if the event names no user",
         "level": "free or paid, at the time of the play",
         "song_id": "Key of songs; null if no song matches",
-        "artist_id": "Key of artists; null exactly when song_id is",
+        "artist_id": "Key of artists, by the song or else by the artist name; null if neither matches",
         "session_id": "Session of the player",
         "location": "Metropolitan area, as the event gives it",
         "user_agent": "User agent, without quotes around it",
@@ -63,6 +65,38 @@ COLUMN_COMMENTS: Dict[str, Dict[str, str]] = {
         "weekday": "ISO 8601 day of the week: 1 is Monday, 7 is Sunday",
         "year": "Partition: calendar year",
         "month": "Partition: 1 to 12",
+    },
+    "staging_songs": {
+        "song_id": "Key of songs, which has one row of several records",
+        "title": "Title of the song",
+        "duration": "Seconds",
+        "year": "Year of the song; 0 or null means unknown",
+        "artist_id": "Key of artists, which has one row of several records",
+        "artist_name": "As spelled in this record",
+        "artist_location": "Free text",
+        "artist_latitude": "Degrees north",
+        "artist_longitude": "Degrees east",
+        "file": "URI of the file that the record came in",
+    },
+    "staging_events": {
+        "songplay_id": "Key of songplays, which has copies once; null if the event is no play",
+        "artist": "Artist name as the player shows it, known to the song data or not",
+        "first_name": "First name of the user",
+        "gender": "F, M or null",
+        "item_in_session": "Number of the event in its session",
+        "last_name": "Last name of the user",
+        "length": "Seconds, of the song",
+        "level": "free or paid, at the time of the event",
+        "location": "Metropolitan area",
+        "page": "What the user did; NextSong is a play",
+        "session_id": "Session of the player",
+        "song": "Title as the player shows it, known to the song data or not",
+        "ts": "Time of the event in UTC: milliseconds since 1970",
+        "user_agent": "User agent, without quotes around it",
+        "user_id": "Key of users; null if the event names no user",
+        "file": "URI of the file that the event came in",
+        "year": "Partition: year of ts, in UTC",
+        "month": "Partition: month of ts, 1 to 12",
     },
 }
 

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, Mapping, NamedTuple, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Tuple, Union
 
 import boto3
 from botocore.exceptions import ClientError
@@ -75,7 +75,8 @@ def handler(event: Event, context: Any) -> Event:
     started = datetime.datetime.now(datetime.timezone.utc)
     if not run_job(context):
         return postponed(event, "the time of the function was too short: %s" % launch_cluster(config))
-    say_metrics(latest_report(config, started), ledger.get("report", {}))
+    before = ledger.report if isinstance(ledger, etl.Ledger) else {}
+    say_metrics(latest_report(config, started), before)
     start_crawler()
     return {"batchItemFailures": []}
 
@@ -115,36 +116,38 @@ def place(uri: str, *parts: str) -> Tuple[str, str]:
     return bucket, "/".join([folder, *parts] if folder else parts)
 
 
-def read_ledger(config: etl.Config) -> Dict[str, Any]:
-    """What the last run has left to the next one; nothing where that is of no use to it."""
-    bucket, key = place(config.output, *etl.LEDGER)
+def read_ledger(config: etl.Config) -> Union[etl.Ledger, str]:
+    """What the last run has left to the next one, or why that is of no use to it."""
+    bucket, key = place(config.output, etl.LEDGER)
     try:
-        ledger: Dict[str, Any] = json.load(boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"])
+        text = boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read().decode("utf-8", "replace")
     except ClientError as error:
         if error.response["Error"]["Code"] != "NoSuchKey":
             raise
-        return {}
-    expected = {"version": etl.version_of_job(), **{name: getattr(config, name) for name in etl.INPUTS}}
-    return ledger if all(ledger.get(key) == value for key, value in expected.items()) else {}
+        text = None
+    return etl.ledger_of(text)
 
 
-def to_read(config: etl.Config, ledger: Mapping[str, Any]) -> Load:
-    """What a run would read: new and changed files by the job's own rule, or all."""
-    files = {name: list_files(getattr(config, name)) for name in etl.INPUTS}
-    batches = {name: [etl.batch_of(batch) for batch in ledger["batches"][name]] if ledger else [] for name in files}
-    changes = {name: etl.changes(batches[name], files[name]) for name in files}
-    anew = any(etl.too_many(batches[name], changes[name], len(files[name])) for name in files)
-    sizes = [files[name][path][0] for name in files for path in (files[name] if anew else changes[name].new)]
+def to_read(config: etl.Config, ledger: Union[etl.Ledger, str]) -> Load:
+    """What a run would read, by the job's own plan."""
+    listing = {name: list_files(getattr(config, name)) for name in etl.INPUTS}
+    lake = {name: list_objects(etl.joined(config.output, name)) for name in etl.PUBLISHED}
+    plan = etl.plan(config, ledger, listing, lake)
+    sizes = [listing[name][path][0] for name in etl.INPUTS for path in plan.read[name]]
     return Load(len(sizes), sum(sizes))
 
 
 def list_files(uri: str) -> etl.Files:
-    """The files of an input in S3, by relative name: bytes and time of modification in ms."""
+    """The files of an input in S3, as the job lists them."""
+    return {name: about for name, about in list_objects(uri).items() if about[0] and not etl.is_hidden(name)}
+
+
+def list_objects(uri: str) -> etl.Files:
+    """What is in a folder of S3, by relative name: bytes and time of modification in ms."""
     bucket, prefix = place(uri, "")
     pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     found = [entry for page in pages for entry in page.get("Contents", []) if not entry["Key"].endswith("/")]
-    files = {e["Key"][len(prefix) :]: (e["Size"], int(e["LastModified"].timestamp()) * 1000) for e in found}
-    return {name: about for name, about in files.items() if not etl.is_hidden(name)}
+    return {e["Key"][len(prefix) :]: (e["Size"], int(e["LastModified"].timestamp()) * 1000) for e in found}
 
 
 # ------------------------------------------------------------------------------------ the two roads

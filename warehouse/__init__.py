@@ -1,1 +1,1 @@
-"""The lake's five tables in Amazon Redshift, for the analytics team that lives in SQL."""
+"""The lake's tables in Amazon Redshift, for the analytics team that lives in SQL."""

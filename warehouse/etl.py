@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Loads the lake into the warehouse: replaces all rows in one transaction, so that a rerun never doubles any.
 
-    python -m warehouse.etl                  COPY what the job has staged, then make the star schema of it
+    python -m warehouse.etl                  COPY the lake's staging tables, then make the star schema of them
     python -m warehouse.etl --from-catalog   read the lake's tables through the Glue Data Catalog instead (Spectrum)
     python -m warehouse.etl --dry-run        say what would be done
 
@@ -13,44 +13,29 @@ from __future__ import annotations
 import os
 import sys
 import uuid
-from typing import List, Mapping, Sequence
+from typing import Mapping, Sequence
 
 import etl
 from catalog import aws, schema
 from warehouse import config as settings
 from warehouse import sql_queries, staging
-from warehouse.data_api import MOST_STATEMENTS, Warehouse
-from warehouse.sql_queries import Statement
+from warehouse.data_api import Warehouse
 
 
 def stage(warehouse: Warehouse, manifests: staging.Manifests, found: staging.Staged, role: str) -> None:
-    """Load what counts into the staging tables."""
-    for kind, parts in found.parts.items():
-        statements = sql_queries.renew_staging(kind)
-        for number, part in enumerate(parts):
-            manifest = manifests.write("%s-%d.manifest" % (kind, number), part.entries)
-            statements += load_part(kind, part, manifest, role)
-        for batch in aws.chunks(statements, MOST_STATEMENTS):
-            warehouse.run(batch)
-
-
-def load_part(kind: str, part: staging.Part, manifest: str, role: str) -> List[Statement]:
-    """Load a part and remove from it what does not count."""
-    drops = (
-        [sql_queries.drop_records(kind, names) for names in staging.chunks_of_names(part.dropped)]
-        if part.dropped
-        else []
-    )
-    return [sql_queries.copy(kind, manifest, role), *drops]
+    """Load the staging tables."""
+    for name, entries in found.entries.items():
+        copy = sql_queries.copy(name, manifests.write(name + ".manifest", entries), role)
+        warehouse.run([*sql_queries.renew_staging(name), copy])
 
 
 def load_staged(clients: aws.Clients, config: settings.Config, warehouse: Warehouse, role: str) -> None:
-    """The star schema from what the job has staged."""
+    """The star schema from the lake's staging tables."""
     found = staging.read(clients, config.lake)
     manifests = staging.Manifests(clients, config.lake, uuid.uuid4().hex[:12])
     try:
         stage(warehouse, manifests, found, role)
-        warehouse.run(sql_queries.fill_tables(found.records, found.rows))
+        warehouse.run(sql_queries.fill_tables(found.rows))
     finally:
         manifests.remove()
     report(found.rows, found.run_id, config.lake.dry_run)
@@ -58,15 +43,16 @@ def load_staged(clients: aws.Clients, config: settings.Config, warehouse: Wareho
 
 def load_catalog(clients: aws.Clients, config: settings.Config, warehouse: Warehouse, role: str, database: str) -> None:
     """The star schema from the catalog's tables."""
-    found = staging.read(clients, config.lake)
+    ledger = staging.read_ledger(clients, config.lake)
+    rows = staging.rows_of(ledger)
     warehouse.run([sql_queries.create_lake_schema(database, role)])  # outside of a transaction, as Redshift wants it
-    warehouse.run(sql_queries.fill_tables_from_lake(found.rows))
-    report(found.rows, found.run_id, config.lake.dry_run)
+    warehouse.run(sql_queries.fill_tables_from_lake(rows))
+    report(rows, ledger.report["run_id"], config.lake.dry_run)
 
 
 def report(rows: Mapping[str, int], run_id: str, dry_run: bool) -> None:
     """Say what the warehouse holds now."""
-    for name in etl.TABLES:
+    for name in sql_queries.CREATE_TABLES:
         aws.say("%-10s %12s rows" % (name, etl.group_digits(rows[name])))
     aws.say("%s the lake of run %s" % ("would hold" if dry_run else "holds", run_id))
 

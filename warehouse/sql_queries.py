@@ -1,12 +1,12 @@
 """Every statement that the warehouse runs, in Redshift's SQL.
 
-Two staging tables take what the job has staged; the star schema is made of them by the rules of the lake (DESIGN,
-docs/data-dictionary.md). What PostgreSQL has too is preferred, so that a test can run it all on a real server.
+Two staging tables take the lake's own; the star schema is made of them by the rules of the lake
+(docs/data-dictionary.md). What PostgreSQL has too is preferred, so that a test can run it all on a real server.
 """
 
 from __future__ import annotations
 
-from typing import List, Mapping, NamedTuple, Sequence
+from typing import Iterable, List, Mapping, NamedTuple
 
 import etl
 
@@ -20,34 +20,33 @@ class Statement(NamedTuple):
 
 # ------------------------------------------------------------------------------------ tables
 
-# The columns of the job's staging in the order of its Parquet files, since COPY goes by that order, not by names.
+# The columns of the lake's files in their order, since COPY goes by that order, not by names. Partition columns are in
+# paths alone, which COPY does not read.
 STAGING_TABLES = {
-    "song_data": """
+    "staging_songs": """
 CREATE TABLE staging_songs (
-    song_id VARCHAR(65535),
+    song_id VARCHAR(240),
     title VARCHAR(65535),
     duration DOUBLE PRECISION,
-    year BIGINT,
-    artist_id VARCHAR(65535),
+    year INTEGER,
+    artist_id VARCHAR(240),
     artist_name VARCHAR(65535),
     artist_location VARCHAR(65535),
     artist_latitude DOUBLE PRECISION,
     artist_longitude DOUBLE PRECISION,
-    reason VARCHAR(65535),
-    "raw" VARCHAR(65535),
-    raw_base64 VARCHAR(65535),
     file VARCHAR(65535)
 ) DISTSTYLE EVEN
 """,
-    "log_data": """
+    "staging_events": """
 CREATE TABLE staging_events (
+    songplay_id VARCHAR(32),
     artist VARCHAR(65535),
     first_name VARCHAR(65535),
-    gender VARCHAR(65535),
+    gender VARCHAR(1),
     item_in_session BIGINT,
     last_name VARCHAR(65535),
     length DOUBLE PRECISION,
-    level VARCHAR(65535),
+    level VARCHAR(4),
     location VARCHAR(65535),
     page VARCHAR(65535),
     session_id BIGINT,
@@ -55,14 +54,10 @@ CREATE TABLE staging_events (
     ts BIGINT,
     user_agent VARCHAR(65535),
     user_id BIGINT,
-    reason VARCHAR(65535),
-    "raw" VARCHAR(65535),
-    raw_base64 VARCHAR(65535),
     file VARCHAR(65535)
 ) DISTSTYLE EVEN
 """,
 }
-STAGING_NAMES = {"song_data": "staging_songs", "log_data": "staging_events"}
 
 # Dimensions before facts. Redshift does not enforce keys, its planner relies on them: the job has checked them all.
 # Ids have at most 60 characters of at most 4 bytes; other text has no limit in the lake but Redshift's.
@@ -121,29 +116,21 @@ CREATE TABLE IF NOT EXISTS songplays (
 ) DISTKEY (song_id) SORTKEY (start_time)
 """,
 }
-DROP_TABLES = ["DROP TABLE IF EXISTS " + name for name in (*reversed(list(CREATE_TABLES)), *STAGING_NAMES.values())]
+DROP_TABLES = ["DROP TABLE IF EXISTS " + name for name in (*reversed(list(CREATE_TABLES)), *STAGING_TABLES)]
 
-# ------------------------------------------------------------------------------------ loading what the job has staged
+# ------------------------------------------------------------------------------------ loading the staging tables
 
 
-def renew_staging(kind: str) -> List[Statement]:
+def renew_staging(name: str) -> List[Statement]:
     """Begin with an empty staging table. Dropping leaves nothing to vacuum, and TRUNCATE would end the transaction."""
-    name = STAGING_NAMES[kind]
     drop = Statement("drop " + name, "DROP TABLE IF EXISTS " + name)
-    return [drop, Statement("create " + name, STAGING_TABLES[kind])]
+    return [drop, Statement("create " + name, STAGING_TABLES[name])]
 
 
-def copy(kind: str, manifest: str, role: str) -> Statement:
+def copy(name: str, manifest: str, role: str) -> Statement:
     """Load the files of a manifest into a staging table. For Parquet, COPY needs each file's length in it."""
     sql = "COPY %s FROM %s IAM_ROLE %s FORMAT AS PARQUET MANIFEST"
-    return Statement("copy into " + STAGING_NAMES[kind], sql % (STAGING_NAMES[kind], literal(manifest), literal(role)))
-
-
-def drop_records(kind: str, files: Sequence[str]) -> Statement:
-    """Remove what has been loaded of files that have changed since, or gone."""
-    name = STAGING_NAMES[kind]
-    sql = "DELETE FROM %s WHERE file IN (%s)" % (name, ", ".join(map(literal, files)))
-    return Statement("remove what has changed from " + name, sql)
+    return Statement("copy into " + name, sql % (name, literal(manifest), literal(role)))
 
 
 def check_rows(rows: str, expected: int) -> Statement:
@@ -161,152 +148,6 @@ def literal(text: str) -> str:
     return "'%s'" % text.replace("\\", "\\\\").replace("'", "''")
 
 
-# ------------------------------------------------------------------------------------ preparing
-
-
-PLAYS = """
-CREATE TEMPORARY TABLE plays AS
-SELECT user_id, session_id, item_in_session, ts, level, song, artist, length, location,
-    BTRIM(user_agent, '"') AS user_agent
-FROM staging_events
-WHERE reason IS NULL AND page = 'NextSong'
-"""
-
-# Texts that are to be trimmed or compared, each once. ASCII needs no more than trimming. Others are taken apart into
-# code points, since Redshift has no function that decodes UTF-8 and its BTRIM is described for single bytes. Those of
-# more than 10,000 characters are not: LISTAGG could not put them together again.
-TEXTS = """
-CREATE TEMPORARY TABLE texts AS
-SELECT written, OCTET_LENGTH(written) > LEN(written) AND LEN(written) <= 10000 AS apart
-FROM (
-    SELECT song AS written FROM plays
-    UNION SELECT artist FROM plays
-    UNION SELECT user_agent FROM plays
-    UNION SELECT title FROM staging_songs WHERE reason IS NULL
-    UNION SELECT artist_name FROM staging_songs WHERE reason IS NULL
-) AS every
-WHERE written IS NOT NULL
-"""
-
-CHARACTERS = """
-CREATE TEMPORARY TABLE characters AS
-WITH digits AS (
-    SELECT 0 AS d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4
-    UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9
-), positions AS (
-    SELECT 1000 * thousands.d + 100 * hundreds.d + 10 * tens.d + ones.d + 1 AS place
-    FROM digits AS thousands CROSS JOIN digits AS hundreds CROSS JOIN digits AS tens CROSS JOIN digits AS ones
-    WHERE 1000 * thousands.d + 100 * hundreds.d + 10 * tens.d + ones.d
-        < (SELECT MAX(LEN(written)) FROM texts WHERE apart)
-)
-SELECT texts.written, positions.place, ASCII(SUBSTRING(texts.written, positions.place, 1)) AS code
-FROM texts
-JOIN positions ON positions.place <= LEN(texts.written)
-WHERE texts.apart
-"""
-
-# UTF-8 that was taken for Latin-1 and encoded again: text that is valid UTF-8 when its characters are taken as bytes
-# (RFC 3629, section 4). Each sequence claims as many characters as it is long and those within claim none, so that in
-# such a text the claims add up to its length. In: characters as written, place, code. Out: the same, decoded.
-DECODED = """
-CREATE TEMPORARY TABLE {target} AS
-WITH neighbours AS (
-    SELECT written, place, code,
-        LEAD(code, 1) OVER (PARTITION BY written ORDER BY place) AS code_2,
-        LEAD(code, 2) OVER (PARTITION BY written ORDER BY place) AS code_3,
-        LEAD(code, 3) OVER (PARTITION BY written ORDER BY place) AS code_4
-    FROM {source}
-), sequences AS (
-    SELECT written, place, code, code_2, code_3, code_4,
-        CASE
-            WHEN code < 128 THEN 1
-            WHEN code BETWEEN 128 AND 191 THEN 0
-            WHEN code BETWEEN 194 AND 223 AND code_2 BETWEEN 128 AND 191 THEN 2
-            WHEN code BETWEEN 224 AND 239
-                AND code_2 BETWEEN CASE code WHEN 224 THEN 160 ELSE 128 END AND CASE code WHEN 237 THEN 159 ELSE 191 END
-                AND code_3 BETWEEN 128 AND 191 THEN 3
-            WHEN code BETWEEN 240 AND 244
-                AND code_2 BETWEEN CASE code WHEN 240 THEN 144 ELSE 128 END AND CASE code WHEN 244 THEN 143 ELSE 191 END
-                AND code_3 BETWEEN 128 AND 191 AND code_4 BETWEEN 128 AND 191 THEN 4
-        END AS claimed
-    FROM neighbours
-), mistaken AS (
-    SELECT written
-    FROM sequences
-    GROUP BY written
-    HAVING COUNT(claimed) = COUNT(*) AND SUM(claimed) = COUNT(*) AND MAX(code) > 127
-)
-SELECT sequences.written, sequences.place,
-    CASE
-        WHEN mistaken.written IS NULL OR claimed = 1 THEN code
-        WHEN claimed = 2 THEN (code - 192) * 64 + code_2 - 128
-        WHEN claimed = 3 THEN (code - 224) * 4096 + (code_2 - 128) * 64 + code_3 - 128
-        ELSE (code - 240) * 262144 + (code_2 - 128) * 4096 + (code_3 - 128) * 64 + code_4 - 128
-    END AS code
-FROM sequences
-LEFT JOIN mistaken ON mistaken.written = sequences.written
-WHERE mistaken.written IS NULL OR claimed > 0
-"""
-
-# Each text without white space around it, and what it is compared by: of text beyond ASCII its code points after a
-# mark that no ASCII text has, since Redshift's CHR makes no other characters than ASCII's.
-PREPARED = """
-CREATE TEMPORARY TABLE prepared AS
-WITH ends AS (
-    SELECT written, MIN(place) AS first_place, MAX(place) AS last_place
-    FROM characters
-    WHERE code NOT IN ({white})
-    GROUP BY written
-), decoded_ends AS (
-    SELECT written, MIN(place) AS first_place, MAX(place) AS last_place
-    FROM decoded_twice
-    WHERE code NOT IN ({white})
-    GROUP BY written
-), decoded AS (
-    SELECT decoded_twice.written, MAX(decoded_twice.code) AS greatest,
-        LISTAGG(CAST(decoded_twice.code AS VARCHAR(7)), ' ') WITHIN GROUP (ORDER BY decoded_twice.place) AS codes,
-        LISTAGG(CASE WHEN decoded_twice.code BETWEEN 1 AND 127 THEN CHR(decoded_twice.code) END, '')
-            WITHIN GROUP (ORDER BY decoded_twice.place) AS letters
-    FROM decoded_twice
-    JOIN decoded_ends ON decoded_ends.written = decoded_twice.written
-    WHERE decoded_twice.place BETWEEN decoded_ends.first_place AND decoded_ends.last_place
-    GROUP BY decoded_twice.written
-), trimmed_texts AS (
-    SELECT written, NULLIF(BTRIM(written, ' ' || CHR(9) || CHR(10) || CHR(11) || CHR(12) || CHR(13)), '') AS trimmed
-    FROM texts
-    WHERE NOT apart
-)
-SELECT written, trimmed, trimmed AS compared
-FROM trimmed_texts
-UNION ALL
-SELECT texts.written, SUBSTRING(texts.written, ends.first_place, ends.last_place - ends.first_place + 1),
-    CASE WHEN decoded.greatest > 127 THEN '§' || decoded.codes ELSE decoded.letters END
-FROM texts
-LEFT JOIN ends ON ends.written = texts.written
-LEFT JOIN decoded ON decoded.written = texts.written
-WHERE texts.apart
-"""
-
-CANDIDATES = """
-CREATE TEMPORARY TABLE candidates AS
-SELECT DISTINCT titles.compared AS title, names.compared AS artist, records.song_id, records.artist_id, records.duration
-FROM staging_songs AS records
-JOIN prepared AS titles ON titles.written = records.title
-JOIN prepared AS names ON names.written = records.artist_name
-WHERE records.reason IS NULL
-"""
-
-WHITE = ", ".join(str(ord(character)) for character in etl.WHITE)
-PREPARE = {
-    "plays": PLAYS,
-    "texts": TEXTS,
-    "characters": CHARACTERS,
-    "decoded_once": DECODED.format(source="characters", target="decoded_once"),
-    "decoded_twice": DECODED.format(source="decoded_once", target="decoded_twice"),
-    "prepared": PREPARED.format(white=WHITE),
-    "candidates": CANDIDATES,
-}
-
 # ------------------------------------------------------------------------------------ the star schema
 
 EMPTY_TABLES = [Statement("empty " + name, "DELETE FROM " + name) for name in reversed(list(CREATE_TABLES))]
@@ -314,12 +155,9 @@ EMPTY_TABLES = [Statement("empty " + name, "DELETE FROM " + name) for name in re
 ARTISTS = """
 INSERT INTO artists (artist_id, name, location, latitude, longitude)
 WITH records AS (
-    SELECT staging_songs.song_id, staging_songs.artist_id, prepared.trimmed AS name,
-        staging_songs.artist_location AS location, staging_songs.artist_latitude AS latitude,
-        staging_songs.artist_longitude AS longitude
+    SELECT song_id, artist_id, artist_name AS name, artist_location AS location, artist_latitude AS latitude,
+        artist_longitude AS longitude
     FROM staging_songs
-    JOIN prepared ON prepared.written = staging_songs.artist_name
-    WHERE staging_songs.reason IS NULL
 ), counted_names AS (
     SELECT artist_id, name, COUNT(DISTINCT song_id) AS songs
     FROM records
@@ -357,16 +195,12 @@ WHERE names.place = 1
 SONGS = """
 INSERT INTO songs (song_id, title, artist_id, year, duration)
 WITH ranked AS (
-    SELECT records.song_id, prepared.trimmed AS title, records.artist_id, COALESCE(records.year, 0) AS year,
-        records.duration,
+    SELECT song_id, title, artist_id, COALESCE(year, 0) AS year, duration,
         ROW_NUMBER() OVER (
-            PARTITION BY records.song_id
-            ORDER BY COALESCE(records.year, 0) DESC, records.duration DESC NULLS LAST, prepared.trimmed DESC,
-                records.artist_id DESC
+            PARTITION BY song_id
+            ORDER BY COALESCE(year, 0) DESC, duration DESC NULLS LAST, title DESC, artist_id DESC
         ) AS place
-    FROM staging_songs AS records
-    JOIN prepared ON prepared.written = records.title
-    WHERE records.reason IS NULL
+    FROM staging_songs
 )
 SELECT song_id, title, artist_id, year, duration
 FROM ranked
@@ -383,7 +217,7 @@ WITH ranked AS (
                 first_name DESC NULLS LAST, last_name DESC NULLS LAST, gender DESC NULLS LAST
         ) AS place
     FROM staging_events
-    WHERE reason IS NULL AND user_id IS NOT NULL
+    WHERE user_id IS NOT NULL
 )
 SELECT user_id, first_name, last_name, gender, level
 FROM ranked
@@ -397,7 +231,8 @@ TIME = f"""
 INSERT INTO time (start_time, hour, day, week, weekday, year, month)
 WITH starts AS (
     SELECT DISTINCT {START_TIME} AS start_time
-    FROM plays
+    FROM staging_events
+    WHERE songplay_id IS NOT NULL
 )
 SELECT start_time, EXTRACT(hour FROM start_time), EXTRACT(day FROM start_time), EXTRACT(week FROM start_time),
     (CAST(EXTRACT(dow FROM start_time) AS INTEGER) + 6) % 7 + 1, EXTRACT(year FROM start_time),
@@ -410,66 +245,59 @@ INSERT INTO songplays (
     songplay_id, start_time, user_id, level, song_id, artist_id, session_id, location, user_agent, year, month
 )
 WITH copies AS (
-    SELECT plays.user_id, plays.session_id, plays.item_in_session, plays.ts, plays.level, plays.song, plays.artist,
-        plays.length, plays.location, agents.trimmed AS user_agent,
+    SELECT songplay_id, user_id, session_id, level, song, artist, length, location, user_agent,
+        {START_TIME} AS start_time,
         ROW_NUMBER() OVER (
-            PARTITION BY plays.user_id, plays.session_id, plays.item_in_session, plays.ts
-            ORDER BY plays.level DESC NULLS LAST, plays.song DESC NULLS LAST, plays.artist DESC NULLS LAST,
-                plays.length DESC NULLS LAST, plays.location DESC NULLS LAST, agents.trimmed DESC NULLS LAST
+            PARTITION BY songplay_id
+            ORDER BY level DESC NULLS LAST, song DESC NULLS LAST, artist DESC NULLS LAST, length DESC NULLS LAST,
+                location DESC NULLS LAST, user_agent DESC NULLS LAST
         ) AS copy_number
-    FROM plays
-    LEFT JOIN prepared AS agents ON agents.written = plays.user_agent
-), unique_plays AS (
-    SELECT copies.*, titles.compared AS title_compared, names.compared AS artist_compared,
-        MD5(
-            COALESCE(CAST(copies.user_id AS VARCHAR(20)), '') || '/' || CAST(copies.session_id AS VARCHAR(20))
-            || '/' || CAST(copies.item_in_session AS VARCHAR(20)) || '/' || CAST(copies.ts AS VARCHAR(20))
-        ) AS songplay_id,
-        {START_TIME} AS start_time
-    FROM copies
-    LEFT JOIN prepared AS titles ON titles.written = copies.song
-    LEFT JOIN prepared AS names ON names.written = copies.artist
-    WHERE copies.copy_number = 1
+    FROM staging_events
+    WHERE songplay_id IS NOT NULL
+), candidates AS (
+    SELECT DISTINCT title, artist_name, song_id, artist_id, duration
+    FROM staging_songs
 ), matched AS (
-    SELECT unique_plays.*, candidates.song_id, candidates.artist_id,
+    SELECT copies.*, candidates.song_id, candidates.artist_id,
         ROW_NUMBER() OVER (
-            PARTITION BY unique_plays.songplay_id
-            ORDER BY ABS(candidates.duration - unique_plays.length) NULLS LAST, candidates.song_id,
-                candidates.artist_id
+            PARTITION BY copies.songplay_id
+            ORDER BY ABS(candidates.duration - copies.length) NULLS LAST, candidates.song_id, candidates.artist_id
         ) AS place
-    FROM unique_plays
-    LEFT JOIN candidates
-        ON candidates.title = unique_plays.title_compared AND candidates.artist = unique_plays.artist_compared
+    FROM copies
+    LEFT JOIN candidates ON candidates.title = copies.song AND candidates.artist_name = copies.artist
+    WHERE copies.copy_number = 1
+), counted_names AS (
+    SELECT artist_name, artist_id, COUNT(DISTINCT song_id) AS songs
+    FROM staging_songs
+    GROUP BY artist_name, artist_id
+), names AS (
+    SELECT artist_name, artist_id,
+        ROW_NUMBER() OVER (PARTITION BY artist_name ORDER BY songs DESC, artist_id) AS place
+    FROM counted_names
 )
-SELECT songplay_id, start_time, user_id, level, song_id, artist_id, session_id, location, user_agent,
-    EXTRACT(year FROM start_time), EXTRACT(month FROM start_time)
+SELECT matched.songplay_id, matched.start_time, matched.user_id, matched.level, matched.song_id,
+    COALESCE(matched.artist_id, names.artist_id), matched.session_id, matched.location, matched.user_agent,
+    EXTRACT(year FROM matched.start_time), EXTRACT(month FROM matched.start_time)
 FROM matched
-WHERE place = 1
+LEFT JOIN names ON names.artist_name = matched.artist AND names.place = 1
+WHERE matched.place = 1
 """
 
 INSERT_TABLES = {"artists": ARTISTS, "songs": SONGS, "users": USERS, "time": TIME, "songplays": SONGPLAYS}
 
 
-def prepare(records: Mapping[str, int]) -> List[Statement]:
-    """Make sure that staging holds what the job has counted, and make the temporary tables."""
-    checks = [check_rows(STAGING_NAMES[kind] + " WHERE reason IS NULL", count) for kind, count in records.items()]
-    return checks + [Statement("prepare " + name, sql) for name, sql in PREPARE.items()]
-
-
-def fill_tables(records: Mapping[str, int], rows: Mapping[str, int]) -> List[Statement]:
+def fill_tables(rows: Mapping[str, int]) -> List[Statement]:
     """The star schema anew from staging: statements for one transaction.
 
-    In: the good records by input and the rows by table, both as the job has counted them.
+    In: the rows of every table as the job has counted them, of staging too.
     """
     inserts = [Statement("insert into " + name, sql) for name, sql in INSERT_TABLES.items()]
-    # Not before they are made: such a table could be somebody else's
-    tidy = Statement("drop what was temporary", "DROP TABLE " + ", ".join(PREPARE))
-    return [*prepare(records), *EMPTY_TABLES, *inserts, *check_tables(rows), tidy]
+    return [*check_tables(rows, STAGING_TABLES), *EMPTY_TABLES, *inserts, *check_tables(rows, CREATE_TABLES)]
 
 
-def check_tables(rows: Mapping[str, int]) -> List[Statement]:
-    """Make sure that each table has as many rows as the lake's, and as many plays a song."""
-    return [check_rows(where, count) for where, count in rows.items()]
+def check_tables(rows: Mapping[str, int], tables: Iterable[str]) -> List[Statement]:
+    """Make sure that tables have as many rows as the lake's, and as many plays a song and an artist."""
+    return [check_rows(where, count) for where, count in rows.items() if where.partition(" ")[0] in tables]
 
 
 # ------------------------------------------------------------------------------------ straight from the catalog
@@ -484,12 +312,13 @@ def create_lake_schema(database: str, role: str) -> Statement:
 
 
 def columns(table: str) -> List[str]:
-    """The columns of a table of the warehouse in order: those of the lake.
+    """The columns of a table of the warehouse in order: those of the lake, of staging those that its files hold.
 
     >>> columns("users")
     ['user_id', 'first_name', 'last_name', 'gender', 'level']
     """
-    return [name for name, _ in etl.columns_of(table)]
+    paths = etl.TABLES[table].partitions if table in STAGING_TABLES else ()
+    return [name for name, _ in etl.columns_of(table) if name not in paths]
 
 
 def copy_from_lake(table: str) -> Statement:
@@ -501,4 +330,4 @@ def copy_from_lake(table: str) -> Statement:
 
 def fill_tables_from_lake(rows: Mapping[str, int]) -> List[Statement]:
     """The star schema anew from the catalog's tables: statements for one transaction."""
-    return [*EMPTY_TABLES, *map(copy_from_lake, CREATE_TABLES), *check_tables(rows)]
+    return [*EMPTY_TABLES, *map(copy_from_lake, CREATE_TABLES), *check_tables(rows, CREATE_TABLES)]

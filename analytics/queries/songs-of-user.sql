@@ -9,7 +9,7 @@ select
 from songplays as p
 join users as u on u.user_id = p.user_id
 left join songs as s on s.song_id = p.song_id
-left join artists as a on a.artist_id = p.artist_id
+left join artists as a on a.artist_id = p.artist_id and p.song_id is not null
 where p.year * 100 + p.month between year(:since) * 100 + month(:since) and year(:until) * 100 + month(:until)
   and cast(p.start_time as date) between :since and :until
   and (

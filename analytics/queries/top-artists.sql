@@ -1,5 +1,6 @@
 -- Which artists are played most?
--- percent_of_plays is the artist's share of all plays of the period, those without a known song included;
+-- A play counts for the artist of its song or, where the song is not known, for the artist of that name.
+-- percent_of_plays is the artist's share of all plays of the period, those without a known artist included;
 -- covered_percent, the same in each row, is the share of plays of which the artist is known at all.
 with chosen as (
   select artist_id, cast(sum(plays) as bigint) as plays

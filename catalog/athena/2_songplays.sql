@@ -4,7 +4,7 @@ CREATE EXTERNAL TABLE IF NOT EXISTS `sparkify`.`songplays` (
   `user_id` bigint COMMENT 'Key of users; null if the event names no user',
   `level` string COMMENT 'free or paid, at the time of the play',
   `song_id` string COMMENT 'Key of songs; null if no song matches',
-  `artist_id` string COMMENT 'Key of artists; null exactly when song_id is',
+  `artist_id` string COMMENT 'Key of artists, by the song or else by the artist name; null if neither matches',
   `session_id` bigint COMMENT 'Session of the player',
   `location` string COMMENT 'Metropolitan area, as the event gives it',
   `user_agent` string COMMENT 'User agent, without quotes around it'

@@ -23,7 +23,7 @@ def test_a_table(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask.main(["top-artists", "--limit", "1", "--lake", str(tiny)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "artist_id  artist     plays  percent_of_plays  covered_percent",
-        "A1         The Waves      5             50.00            60.00",
+        "A1         The Waves      5             50.00            70.00",
     ]
 
 
@@ -108,6 +108,7 @@ def test_the_version_changes_when_the_lake_does(tmp_path: Path) -> None:
 def test_which_lake(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path(default_lake({})).name == "lake"
     assert default_lake({"MODE": "S3"}) == "s3://sparkify-dl-sp/sparkify-data"
+    assert default_lake({"MODE": "S3", "BUCKET": "mine"}) == "s3://mine/sparkify-data"
     assert default_lake({"MODE": "S3", "OUTPUT": "elsewhere"}) == "elsewhere"
     assert default_lake({"OUTPUT": "elsewhere", "LAKE": "s3://here/lake"}) == "s3://here/lake"
     with pytest.raises(LakeError, match="neither a folder nor in S3"):

@@ -180,6 +180,22 @@ def test_from_an_artist_to_songs_to_plays(visit: Visit, sample: Path) -> None:
     expect(visit.page.get_by_text("The latest %d plays of this song" % plays)).to_be_visible(timeout=PATIENCE)
 
 
+def test_an_artist_may_be_known_where_no_song_is(browser: Browser, tiny: Path) -> None:
+    served = Dashboard(str(tiny))
+    try:
+        made = Visit(browser, served.url)
+        made.settle()
+        made.go("Listening")
+        made.choose("Level", "free")
+        for text in ("100.0 % of the plays (5 of 5); the artists", "80.0 % of the plays (4 of 5); the songs"):
+            expect(made.page.get_by_text("Covers " + text).first).to_be_visible(timeout=PATIENCE)
+        made.choose("Artist", "Heath")
+        expect(made.page.get_by_text("No play of a known song in this selection.")).to_be_visible(timeout=PATIENCE)
+        assert made.page.get_by_test_id("stException").count() == 0
+    finally:
+        served.close()
+
+
 def test_which_songs_a_user_listened_to(visit: Visit) -> None:
     visit.go("Find a user")
     box = visit.page.get_by_label("Name, or part of it, or user id")

@@ -65,7 +65,7 @@ ANSWERS: Dict[str, Rows] = {
         ("2018-12-03", 0, 1, 1, 100.0),
     ],
     "match-rate": [(2018, 11, 6, 4, 66.666667), (2018, 12, 4, 2, 50.0)],
-    "top-artists": [("A1", "The Waves", 5, 50.0, 60.0), ("A2", "Heath", 1, 10.0, 60.0)],
+    "top-artists": [("A1", "The Waves", 5, 50.0, 70.0), ("A2", "Heath", 2, 20.0, 70.0)],
     "top-songs": [
         ("S1", "Tide", "The Waves", 4, 40.0, 60.0),
         ("S2", "Ebb", "The Waves", 1, 10.0, 60.0),
@@ -148,7 +148,7 @@ def test_answers_are_those_counted_by_hand(engines: Dict[str, Engine], engine: s
         ("summary", {"state": "NJ"}, [(0, 0, 0, 0, None)]),
         ("plays-by-hour", {"since": dt.date(2018, 11, 6), "until": dt.date(2018, 11, 6)}, [(0, 1, 1)]),
         ("top-songs", {"artist": "A2"}, [("S3", "Moor", "Heath", 1, 10.0, 60.0)]),
-        ("top-artists", {"limit": 1}, [("A1", "The Waves", 5, 50.0, 60.0)]),
+        ("top-artists", {"limit": 1}, [("A1", "The Waves", 5, 50.0, 70.0)]),
         ("top-artists", {"level": "paid"}, [("A2", "Heath", 1, 25.0, 50.0), ("A1", "The Waves", 1, 25.0, 50.0)]),
         # The play before the change is not in the period
         ("level-changes", {"since": dt.date(2018, 12, 1)}, [("2018-12-03", 0, 1)]),
@@ -220,6 +220,9 @@ class TestThePublicSample:
     def test_plays_users_and_matches(self, ask: Engine) -> None:
         ((plays, users, _, matched, _),) = ask("summary", {})
         assert (plays, users, matched) == (6820, 96, 1)
+
+    def test_artists_by_name(self, ask: Engine) -> None:
+        assert sum(plays for _, _, plays, _, _ in ask("top-artists", {"limit": 100})) == 21
 
     def test_lily_koch(self, ask: Engine) -> None:
         known, unknown = ask("songs-of-user", {"user": "Lily Koch"})

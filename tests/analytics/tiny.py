@@ -27,7 +27,7 @@ NEW_YORK, ITHACA = "New York-Newark-Jersey City, NY-NJ-PA", "Ithaca, NY"
 # songplay_id, start_time, user_id, level, song_id, artist_id, session_id, location, user_agent
 PLAYS: List[Tuple[Any, ...]] = [
     ("p01", "2018-11-05 08:00:00.000", 1, "free", "S1", "A1", 10, ITHACA, FIREFOX),
-    ("p02", "2018-11-05 08:40:00.000", 1, "free", None, None, 10, ITHACA, FIREFOX),
+    ("p02", "2018-11-05 08:40:00.000", 1, "free", None, "A2", 10, ITHACA, FIREFOX),  # known by name alone
     ("p03", "2018-11-05 23:59:59.999", 2, "free", "S1", "A1", 20, NEW_YORK, CHROME),
     ("p04", "2018-11-06 00:10:00.000", 2, "free", "S2", "A1", 20, NEW_YORK, CHROME),
     ("p05", "2018-11-13 08:05:00.000", 1, "paid", "S3", "A2", 11, ITHACA, FIREFOX),

@@ -44,8 +44,9 @@ def make_lake(spark: SparkSession, tmp_path: Path) -> None:
     """Build a lake and register it by Athena's DDL."""
     write_files(tmp_path / "songs", {"a.json": SONGS})
     write_files(tmp_path / "logs", {"a.json": [event_record(), event_record(ts=1577836800001, userId="")]})
+    (tmp_path / "lake").mkdir()
     config = etl.Config("LOCAL", str(tmp_path / "songs"), str(tmp_path / "logs"), str(tmp_path / "lake"), 5.0)
-    etl.Run(spark, config, etl.Progress(io.StringIO())).execute()
+    etl.build_lake(spark, config, etl.Progress(io.StringIO()))
     tables = [ddl.create_table(name, "file://%s/lake/%s" % (tmp_path, name)) for name in etl.TABLES]
     for statement in "".join([ddl.create_database(), *tables, ddl.find_partitions()]).split(";\n"):
         if statement:

@@ -19,6 +19,8 @@ LAKE = {
     "users": ["part-0.parquet"],
     "time": ["year=2018/month=11/part-0.parquet"],
     "songplays": ["year=2018/month=11/part-0.parquet"],
+    "staging_songs": ["part-0.parquet"],
+    "staging_events": ["year=2018/month=11/part-0.parquet", "year=2018/month=12/part-0.parquet"],
 }
 
 

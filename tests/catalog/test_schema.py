@@ -41,7 +41,8 @@ def test_every_column_and_no_other_has_a_comment_that_glue_takes(table: str) -> 
 
 
 def test_the_ddl_files_are_those_of_the_schema() -> None:
-    lake = aws.Lake(etl.read_config_file(str(ROOT / "dl.cfg"))["S3", "OUTPUT"], "")
+    bucket = etl.read_config_file(str(ROOT / "dl.cfg"))["S3", "BUCKET"]
+    lake = aws.Lake("s3://%s/sparkify-data" % bucket, "")
     assert {path.name: path.read_text("utf-8") for path in FILES} == ddl.files(lake)
 
 

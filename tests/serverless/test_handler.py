@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
@@ -35,7 +36,6 @@ OF_MOTO = {  # it asks whether many objects may be deleted of the bucket, AWS of
     "Action": "s3:DeleteObject",
     "Resource": "arn:aws:s3:::" + LAKE,
 }
-TABLES = ("artists", "songs", "users", "time", "songplays")
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def put_another_day(road: Road, sample: Path) -> None:
 
 def objects(road: Road) -> List[Any]:
     """The objects of the tables as they are."""
-    entries = [entry for name in TABLES for entry in road.server.entries(LAKE, "%s/%s/" % (OUTPUT, name))]
+    entries = [entry for name in etl.TABLES for entry in road.server.entries(LAKE, "%s/%s/" % (OUTPUT, name))]
     return [(entry["Key"], entry["ETag"], entry["LastModified"]) for entry in entries]
 
 
@@ -102,7 +102,7 @@ def metrics(out: str) -> Dict[str, Any]:
 
 def run_beside_another(road: Road, messages: List[Dict[str, Any]]) -> None:
     """A run that is refused while another, which succeeds, is at work."""
-    busy = road.server.answer("PUT", "/tables/songplays/", 503, "SlowDown")  # lest the first ends too early
+    busy = road.server.answer("PUT", "/songplays/", 503, "SlowDown")  # lest the first ends too early
     first = subprocess.Popen([sys.executable, str(ROOT / "etl.py")], stderr=subprocess.PIPE, encoding="utf-8")
     said_until(first.stderr, "build time")
     with pytest.raises(handler.RunFailedError, match="exit code 2"):
@@ -190,23 +190,32 @@ def test_what_a_run_would_read_is_what_has_come_or_changed_since_the_last_one(
     s3, config = road.server.client("s3"), etl.configure([], os.environ)
     for key, size in (("song_data/A/a.json", 5), ("song_data/_b.json", 7), ("log_data/c.json", 11)):
         s3.put_object(Bucket=LANDING, Key=key, Body=b" " * size)
-    assert handler.to_read(config, {}) == (2, 16)
+    assert handler.to_read(config, handler.read_ledger(config)) == (2, 16)
 
     files = {name: handler.list_files(getattr(config, name)) for name in etl.INPUTS}
-    batches = {name: [etl.Batch("run", ["ordinary"], found)._asdict()] for name, found in files.items()}
-    ledger = {"version": etl.version_of_job(), "song_data": config.song_data, "log_data": config.log_data}
-    store_ledger(road, {**ledger, "batches": batches})
+    ledger = etl.Ledger(
+        inputs={name: getattr(config, name) for name in etl.INPUTS},
+        files={n: {file: etl.Entry(*about, months=[]) for file, about in files[n].items()} for n in files},
+        tables=dict.fromkeys(etl.PUBLISHED, (etl.digest({}), etl.Size())),
+        reasons={name: Counter() for name in etl.INPUTS},
+        report={"run_id": "run"},
+        code=etl.code_version(),
+    )
+    store_ledger(road, ledger)
     assert handler.to_read(config, handler.read_ledger(config)) == (0, 0)
     s3.put_object(Bucket=LANDING, Key="log_data/c.json", Body=b" " * 13)
     assert handler.to_read(config, handler.read_ledger(config)) == (1, 13)
-    store_ledger(road, {**ledger, "batches": batches, "version": "another"})
+    store_ledger(road, ledger._replace(code="another"))
+    assert handler.to_read(config, handler.read_ledger(config)) == (2, 18)
+    store_ledger(road, ledger)
+    s3.put_object(Bucket=LAKE, Key=OUTPUT + "/users/part-0.parquet", Body=b"PAR1")  # not of that run
     assert handler.to_read(config, handler.read_ledger(config)) == (2, 18)
 
 
-def store_ledger(road: Road, ledger: Dict[str, Any]) -> None:
+def store_ledger(road: Road, ledger: etl.Ledger) -> None:
     """What a run leaves to the next one."""
-    key = "/".join([OUTPUT, *etl.LEDGER])
-    road.server.client("s3").put_object(Bucket=LAKE, Key=key, Body=json.dumps(ledger).encode())
+    key = "%s/%s" % (OUTPUT, etl.LEDGER)
+    road.server.client("s3").put_object(Bucket=LAKE, Key=key, Body=etl.ledger_text(ledger).encode())
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class Postgres:
     """A PostgreSQL server of the tests' own, in a temporary folder, on a socket there."""
 
     def __init__(self) -> None:
-        self.folder = tempfile.mkdtemp(prefix="sparkify-postgres-")
+        self.folder = tempfile.mkdtemp(prefix="postgres-of-tests-")
         self.data = os.path.join(self.folder, "data")
         if os.geteuid() == 0:  # which PostgreSQL refuses to run as
             shutil.chown(self.folder, "nobody")

@@ -60,8 +60,9 @@ def spark() -> Iterator[SparkSession]:
 
 def built(spark: SparkSession, songs: Path, logs: Path, lake: Path) -> Path:
     """The lake that a run of the job leaves."""
+    lake.mkdir(exist_ok=True)
     config = etl.Config("LOCAL", str(songs), str(logs), str(lake), 50.0)
-    etl.Run(spark, config, etl.Progress(io.StringIO())).execute()
+    etl.build_lake(spark, config, etl.Progress(io.StringIO()))
     return lake
 
 
@@ -92,6 +93,13 @@ SONGS = [
     ),
     song_record(song_id="SOG", title="Ã©tÃ", artist_name="Ð", artist_id="AR3"),
     song_record(song_id="SOH", title="\u00a0plain\u00a0", artist_name="😀", artist_id="AR4", year=1999, duration=0),
+    # Of one name: more songs win, then the smaller id
+    song_record(song_id="SOI", title="A", artist_name="Twins", artist_id="AR9"),
+    song_record(song_id="SOJ", title="B", artist_name="Twins", artist_id="AR6"),
+    song_record(song_id="SOK", title="C", artist_name="Twins", artist_id="AR6"),
+    song_record(song_id="SOL", title="D", artist_name="Twins", artist_id="AR5"),
+    song_record(song_id="SOM", title="E", artist_name="Even", artist_id="AR8"),
+    song_record(song_id="SON", title="F", artist_name="Even", artist_id="AR7"),
 ]
 
 
@@ -111,14 +119,18 @@ def plays() -> List[Dict[str, Any]]:
         (broken("plain\u00a0"), "😀"),
         ("Morning Tide", "the placeholders"),
         ("\u00a0", "x"),
+        ("unknown", "Twins"),
+        ("unknown", broken("Zoé")),
+        ("unknown", "Even"),
     ]
     events = [
         event_record(song=title, artist=artist, itemInSession=number, ts=1541105830796 + number, length=218.4)
         for number, (title, artist) in enumerate(texts)
     ]
     copies = [event_record(level="free"), event_record(userAgent='"\u00a0Café 1.0 "'), event_record(location=None)]
-    others = [event_record(userId="", ts=0), event_record(page="Home", userId="7", ts=253402300799999, firstName=None)]
-    late = [event_record(ts=253402300799999, userId="8", sessionId=0), event_record(userId="9", song=None, artist=None)]
+    first, last = 100000000000, 253402300799999  # what ts may be
+    others = [event_record(userId="", ts=first), event_record(page="Home", userId="7", ts=last, firstName=None)]
+    late = [event_record(ts=last, userId="8", sessionId=0), event_record(userId="9", song=None, artist=None)]
     return [*events, *copies, *others, *late, event_record(userId="9", length=None, ts=951782400001)]
 
 
@@ -157,26 +169,29 @@ def upload(redshift: Server, lake: Path) -> None:
     redshift.upload(lake, BUCKET, "sparkify-data")
 
 
-def in_warehouse(redshift: Redshift) -> Dict[str, Rows]:
+def in_warehouse(redshift: Redshift, *tables: str) -> Dict[str, Rows]:
+    """The rows of some tables, of the star schema if none are named."""
+    names = tables or tuple(sql_queries.CREATE_TABLES)
     with redshift.postgres.connect(redshift.database) as session:
-        asked = {table: "SELECT %s FROM %s" % (", ".join(sql_queries.columns(table)), table) for table in etl.TABLES}
+        asked = {table: "SELECT %s FROM %s" % (", ".join(sql_queries.columns(table)), table) for table in names}
         return {table: sorted(session.execute(sql).fetchall(), key=repr) for table, sql in asked.items()}
 
 
-def in_lake(lake: Path) -> Dict[str, Rows]:
-    """The rows of a lake as DuckDB reads them; times without the mark that says UTC."""
+def in_lake(lake: Path, *tables: str) -> Dict[str, Rows]:
+    """The same rows of a lake as DuckDB reads them; times without the mark that says UTC."""
     found = {}
     with duckdb.connect() as session:
         session.execute("SET timezone = 'UTC'")
-        for table in etl.TABLES:
+        for table in tables or sql_queries.CREATE_TABLES:
             types = ", ".join(
                 "'%s': %s" % (name, kind.replace("string", "varchar"))
                 for name, kind in etl.columns_of(table)
                 if name in etl.TABLES[table].partitions
             )
             options = "hive_partitioning = true" + (", hive_types = {%s}" % types if types else "")
+            kinds = dict(etl.columns_of(table))
             columns = ", ".join(
-                "%s::timestamp" % name if kind == "timestamp" else name for name, kind in etl.columns_of(table)
+                "%s::timestamp" % name if kinds[name] == "timestamp" else name for name in sql_queries.columns(table)
             )
             asked = "SELECT %s FROM read_parquet('%s/%s/**/*.parquet', %s)" % (columns, lake, table, options)
             found[table] = sorted(session.execute(asked).fetchall(), key=repr)
@@ -199,15 +214,14 @@ def test_every_row_is_as_in_the_lake_also_when_loaded_twice(
     assert all(expected.values())
     assert load_all() == [0, 0]
     assert in_warehouse(redshift) == expected
+    assert in_warehouse(redshift, *sql_queries.STAGING_TABLES) == in_lake(lake, *sql_queries.STAGING_TABLES)
     assert redshift.keys(BUCKET, "sparkify-data/_warehouse") == []
 
 
 def test_what_the_changed_lake_is_for(changed_lake: Path) -> None:
-    batches = json.loads((changed_lake / "_state/ledger.json").read_text("utf-8"))["batches"]
-    assert [len(batch["dropped"]) for batch in batches["log_data"]] == [2, 0]
-    assert [len(batch["dropped"]) for batch in batches["song_data"]] == [1, 0, 0]
-    matched = {row[4] for row in in_lake(changed_lake)["songplays"]}
-    assert matched >= {"SOB", "SOD", "SOF", "SOH", None}
+    plays = in_lake(changed_lake)["songplays"]
+    assert {row[4] for row in plays} >= {"SOB", "SOD", "SOF", "SOH", None}
+    assert {row[5] for row in plays if not row[4]} >= {"AR6", "AR7", "AR'\\1", None}
 
 
 def test_the_catalogs_tables_give_the_same_rows(sample_lake: Path, redshift: Redshift) -> None:
@@ -229,35 +243,47 @@ def test_tables_are_replaced_with_all_their_rows(sample_lake: Path, redshift: Re
 
 def edit_ledger(redshift: Redshift, change: Callable[[Any], None]) -> None:
     """Change the ledger in the bucket."""
-    where = {"Bucket": BUCKET, "Key": "sparkify-data/_state/ledger.json"}
+    where = {"Bucket": BUCKET, "Key": "sparkify-data/" + etl.LEDGER}
     ledger = json.loads(redshift.client("s3").get_object(**where)["Body"].read())
     change(ledger)
     redshift.client("s3").put_object(**where, Body=json.dumps(ledger).encode())
 
 
-def one_record_more(redshift: Redshift) -> None:
-    """The ledger counts an event that is not staged."""
-    edit_ledger(
-        redshift, lambda ledger: ledger["batches"]["log_data"][0]["counts"].append({"reason": None, "count": 1})
-    )
+def one_row_more(redshift: Redshift) -> None:
+    """The ledger counts an event that is not there."""
+
+    def change(ledger: Any) -> None:
+        ledger["tables"]["staging_events"][1][0] += 1
+
+    edit_ledger(redshift, change)
 
 
-def another_match(redshift: Redshift) -> None:
-    """The job has found another number of songs to plays."""
-    edit_ledger(redshift, lambda ledger: ledger["report"].update(matched=3))
+def another_match(known: str) -> Callable[[Redshift], None]:
+    """The job has found another number of songs or artists to plays."""
+
+    def change(ledger: Any) -> None:
+        ledger["tables"]["songplays"][1][3][known] = 3
+
+    return lambda redshift: edit_ledger(redshift, change)
 
 
 def damaged_ledger(redshift: Redshift) -> None:
-    edit_ledger(redshift, lambda ledger: ledger.update(batches={}))
+    edit_ledger(redshift, lambda ledger: ledger.update(tables={}))
 
 
 def no_staging(redshift: Redshift) -> None:
-    for key in redshift.keys(BUCKET, "sparkify-data/_state/staged/song_data"):
+    for key in redshift.keys(BUCKET, "sparkify-data/staging_songs"):
         redshift.client("s3").delete_object(Bucket=BUCKET, Key=key)
 
 
+def another_file(redshift: Redshift) -> None:
+    """A run that is at work has published a file already."""
+    key = "sparkify-data/staging_events/year=2018/month=12/part-00000.parquet"
+    redshift.client("s3").put_object(Bucket=BUCKET, Key=key, Body=b"PAR1")
+
+
 def no_ledger(redshift: Redshift) -> None:
-    redshift.client("s3").delete_object(Bucket=BUCKET, Key="sparkify-data/_state/ledger.json")
+    redshift.client("s3").delete_object(Bucket=BUCKET, Key="sparkify-data/" + etl.LEDGER)
 
 
 def no_role(redshift: Redshift) -> None:
@@ -274,10 +300,18 @@ def refusing(code: str, message: str) -> Callable[[Redshift], None]:
 
 
 TROUBLE = {
-    "staging holds less than is counted": (one_record_more, "could not check that the rows of staging_events WHERE"),
-    "another match rate": (another_match, "could not check that the rows of songplays WHERE song_id IS NOT NULL"),
-    "damaged ledger": (damaged_ledger, "the ledger of s3://sparkify-dl-sp/sparkify-data is damaged"),
-    "staging is gone": (no_staging, "staging is not as the last run of the job has left it, song_data/run="),
+    "staging holds less than is counted": (one_row_more, "could not check that the rows of staging_events are"),
+    "another match rate": (
+        another_match("song_id"),
+        "could not check that the rows of songplays WHERE song_id IS NOT NULL",
+    ),
+    "another match rate of artists": (
+        another_match("artist_id"),
+        "could not check that the rows of songplays WHERE artist_id IS NOT NULL",
+    ),
+    "damaged ledger": (damaged_ledger, "s3://sparkify-dl-sp/sparkify-data: the ledger is damaged, run the job again"),
+    "staging is gone": (no_staging, "staging_songs in s3://sparkify-dl-sp/sparkify-data is not as the last run of the"),
+    "a run is at work": (another_file, "staging_events in s3://sparkify-dl-sp/sparkify-data is not as the last run"),
     "no ledger": (no_ledger, "no run of the job has left a ledger"),
     "no role": (no_role, "there is no role SparkifyRedshift in this account"),
     "paused": (

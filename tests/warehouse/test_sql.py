@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
+from typing import List, Tuple
 
 import pytest
 import sqlglot
 from sqlglot import exp
 
 import etl
-from warehouse import create_table, sql_queries, staging
+from warehouse import create_table, sql_queries
 
 ROLE = "arn:aws:iam::123456789012:role/SparkifyRedshift"
-ROWS = {"songs": 1, "songplays WHERE song_id IS NOT NULL": 1}
+ROWS = {
+    **dict.fromkeys(etl.TABLES, 1),
+    **{"songplays WHERE %s IS NOT NULL" % name: 1 for name in etl.TABLES["songplays"].counted},
+}
 STATEMENTS = [
     *create_table.statements(replace=True),
-    *(part for kind in etl.INPUTS for part in sql_queries.renew_staging(kind)),
-    sql_queries.copy("song_data", "s3://a/b.manifest", ROLE),
-    sql_queries.drop_records("log_data", ["s3://a/b's.json"]),
-    *sql_queries.fill_tables({"song_data": 1, "log_data": 1}, ROWS),
+    *(part for name in sql_queries.STAGING_TABLES for part in sql_queries.renew_staging(name)),
+    sql_queries.copy("staging_songs", "s3://a/b's.manifest", ROLE),
+    *sql_queries.fill_tables(ROWS),
     *sql_queries.fill_tables_from_lake(ROWS),
 ]
 # docs.aws.amazon.com/redshift/latest/dg/r_pg_keywords.html
@@ -35,8 +37,13 @@ RESERVED_WORDS = """
     TIMESTAMP TO TOP TRAILING TRUE TRUNCATECOLUMNS UNION UNIQUE UNNEST UNPIVOT USER USING VERBOSE WALLET WHEN WHERE
     WITH WITHOUT START CONNECT"""
 RESERVED = set(RESERVED_WORDS.split())
-TYPES = {"text": "VARCHAR", "encoded": "VARCHAR", "integer": "BIGINT", "number": "DOUBLE PRECISION"}
-TYPES_OF_LAKE = {"string": "VARCHAR", "int": "INTEGER", "bigint": "BIGINT", "double": "DOUBLE PRECISION"}
+TYPES = {
+    "string": "VARCHAR",
+    "int": "INTEGER",
+    "bigint": "BIGINT",
+    "double": "DOUBLE PRECISION",
+    "timestamp": "TIMESTAMP",
+}
 
 
 @pytest.mark.parametrize("statement", STATEMENTS, ids=lambda statement: statement.what)
@@ -62,17 +69,20 @@ def columns(statement: str) -> List[Tuple[str, str]]:
     return [(column.name, column.args["kind"].sql("redshift").partition("(")[0]) for column in found]
 
 
-@pytest.mark.parametrize("kind", list(etl.INPUTS))
-def test_staging_has_the_columns_of_the_jobs_staging_in_their_order(kind: str) -> None:
-    fields = [(field.name, TYPES[field.kind]) for field in etl.INPUTS[kind].fields if field.name]
-    others = [(name, "VARCHAR") for name in etl.OF_EVERY_RECORD]
-    assert columns(sql_queries.STAGING_TABLES[kind]) == fields + others
+@pytest.mark.parametrize("table", list(sql_queries.STAGING_TABLES))
+def test_staging_has_the_columns_of_the_lakes_files_in_their_order(table: str) -> None:
+    in_paths = etl.TABLES[table].partitions
+    expected = [(name, TYPES[kind]) for name, kind in etl.columns_of(table) if name not in in_paths]
+    assert columns(sql_queries.STAGING_TABLES[table]) == expected
 
 
-@pytest.mark.parametrize("table", list(etl.TABLES))
+def test_every_table_of_the_lake_is_there() -> None:
+    assert {*sql_queries.CREATE_TABLES, *sql_queries.STAGING_TABLES} == set(etl.TABLES)
+
+
+@pytest.mark.parametrize("table", list(sql_queries.CREATE_TABLES))
 def test_a_table_has_the_columns_of_the_lakes(table: str) -> None:
-    types: Dict[str, str] = {**TYPES_OF_LAKE, "timestamp": "TIMESTAMP"}
-    expected = [(name, types[kind]) for name, kind in etl.columns_of(table)]
+    expected = [(name, TYPES[kind]) for name, kind in etl.columns_of(table)]
     assert sorted(columns(sql_queries.CREATE_TABLES[table])) == sorted(expected)
 
 
@@ -88,12 +98,4 @@ def test_rows_are_laid_out_among_nodes_as_the_documentation_says() -> None:
 
 
 def test_what_fills_the_tables_fits_into_one_batch_of_the_data_api() -> None:
-    assert len(sql_queries.fill_tables({"song_data": 1, "log_data": 1}, dict.fromkeys("abcdef", 1))) <= 40
-
-
-def test_names_of_files_are_cut_into_statements_that_the_data_api_takes() -> None:
-    names = ["s3://bucket/%05d-%s.json" % (number, "'" * 100) for number in range(5000)]
-    statements = [sql_queries.drop_records("log_data", part) for part in staging.chunks_of_names(names)]
-    assert len(statements) > 1
-    assert max(len(statement.sql.encode()) for statement in statements) <= 100000
-    assert sum(statement.sql.count(".json") for statement in statements) == 5000
+    assert len(sql_queries.fill_tables(ROWS)) <= 40
