@@ -195,6 +195,7 @@ def fail_at_table(patch: pytest.MonkeyPatch, number: int, error: BaseException) 
     patch.setattr(etl.LocalStore, "exchange", exchange)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("step", ["change", "write"])
 def test_a_run_that_fails_before_the_journal_promises_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch, step: str
@@ -217,6 +218,7 @@ def test_a_run_that_fails_before_the_journal_promises_nothing(
     assert "finished the publishing" not in site.succeed("--full")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("error", "code", "words"), [(KeyboardInterrupt(), 130, "interrupted"), (FULL, 2, "start failed")]
 )
@@ -244,6 +246,7 @@ def test_while_the_publishing_of_an_earlier_run_is_finished_the_sentence_tells_o
     assert len(site.content()["songplays"]) == 3
 
 
+@pytest.mark.once
 def test_a_run_that_is_interrupted_after_publishing_says_that_the_lake_is_new(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +259,7 @@ def test_a_run_that_is_interrupted_after_publishing_says_that_the_lake_is_new(
     site.succeed()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), FULL])
 def test_while_what_a_dead_run_has_left_is_removed_the_lake_is_as_it_was(
     site: Site, monkeypatch: pytest.MonkeyPatch, error: BaseException
@@ -302,6 +306,7 @@ def with_a_short_file(journal: Path) -> None:
     cut(next((journal.parent / "songplays").rglob("*.parquet")))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "damage", [of_another_version, of_a_later_format, cut, empty, without_a_table, with_a_short_file]
 )
@@ -331,6 +336,7 @@ def test_a_publication_that_cannot_be_finished_is_said_and_what_to_do(
     assert "publishing" not in site.succeed()
 
 
+@pytest.mark.once
 def test_a_journal_that_came_after_its_run_was_cleared_away_deletes_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,6 +414,7 @@ def test_tables_that_lose_all_rows_and_get_new_ones_stay_readable(site: Site) ->
 # ------------------------------------------------------------------------------------ readers that have left
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("both", [False, True])
 def test_a_reader_that_has_left_is_no_failure(tmp_path: Path, both: bool) -> None:
     write_files(tmp_path, {"songs/1.json": SONGS, "logs/1.json": [play(NOVEMBER)]})
