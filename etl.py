@@ -3023,6 +3023,7 @@ class Job(NamedTuple):
     run_id: str
     progress: Progress
     found: Survey
+    is_small: bool  # whether one task is enough for what there is to read
     work: str  # the URI of the folder where the tables are built
     frames: Dict[str, DataFrame]  # of stored tables, by path
 
@@ -3118,7 +3119,7 @@ def build_lake(
         if found.plan.idle():
             return repeat(config, store, found, progress)
         fit_parallelism(spark, found)
-        job = Job(spark, config, store, run_id, progress, found, work, {})
+        job = Job(spark, config, store, run_id, progress, found, work_bytes(found) < TASK_BYTES, work, {})
         try:
             return renew(job)
         except BaseException as error:
@@ -3235,7 +3236,7 @@ def renew(job: Job) -> Mapping[str, Any]:
             publish_tables(job, {QUARANTINE: built[QUARANTINE]}, ledger_of_failure(job, sizes, reasons))
         raise
     built.update(build_dimensions(job, built))
-    built.update(build_plays(job, built, parsed))
+    built.update(build_plays(job, built))
     sizes = {name: size_of(job, name, built) for name in PUBLISHED}
     check(job, built, sizes)
     report = finished_report(job, sizes, reasons)
@@ -3373,16 +3374,13 @@ SORTED_BY = {
 
 def write(job: Job, frame: DataFrame, name: str, partitions: Optional[Set[str]] = None) -> Built:
     """Write a table, or what replaces some of its partitions."""
-    folder = name
     options: Dict[str, Any] = {"maxRecordsPerFile": ROWS_PER_FILE}
     if name == "songs":  # of one row in nearly every file
         options.update({"compression": "none", "parquet.enable.dictionary": "false"})
-    uri = joined(job.work, folder)
-    order = SORTED_BY.get(name)
-    if order:
-        frame = frame.sortWithinPartitions(*order)
-    frame.write.options(**options).partitionBy(*PUBLISHED[name].partitions).parquet(uri)
-    return built_at(job, name, folder, partitions)
+    if name in SORTED_BY:
+        frame = frame.sortWithinPartitions(*SORTED_BY[name])
+    frame.write.options(**options).partitionBy(*PUBLISHED[name].partitions).parquet(joined(job.work, name))
+    return built_at(job, name, name, partitions)
 
 
 def built_at(job: Job, name: str, folder: str, partitions: Optional[Set[str]] = None) -> Built:
@@ -3522,7 +3520,7 @@ def arranged(job: Job, frame: DataFrame, name: str, months: Optional[Set[Month]]
         else sum(about[0] for path, about in lake.items() if months is None or month_of(parent(path)) in months)
     )
     tasks = 1 + old // TASK_BYTES
-    if tasks == 1 and work_bytes(job.found) < TASK_BYTES:
+    if tasks == 1 and job.is_small:
         return frame.coalesce(1)
     return frame.repartition(tasks, *PUBLISHED[name].partitions) if PUBLISHED[name].partitions else frame
 
@@ -3544,7 +3542,7 @@ def build_dimensions(job: Job, built: Mapping[str, Built]) -> Dict[str, Built]:
 
 def few(job: Job, frame: DataFrame) -> DataFrame:
     """A frame in one task where a run has little to do, which saves every shuffle."""
-    return frame.coalesce(1) if work_bytes(job.found) < TASK_BYTES else frame
+    return frame.coalesce(1) if job.is_small else frame
 
 
 def build_songs(job: Job, after: DataFrame) -> Built:
@@ -3589,7 +3587,7 @@ def latest_users(job: Job, built: Mapping[str, Built]) -> DataFrame:
     return found.union(stored(job, "users", {}).join(found, ["user_id"], how="left_anti").select(found.columns))
 
 
-def build_plays(job: Job, built: Mapping[str, Built], parsed: Mapping[str, Parsed]) -> Dict[str, Built]:
+def build_plays(job: Job, built: Mapping[str, Built]) -> Dict[str, Built]:
     """Write time and songplays, all or the months that change."""
     months = None if job.found.plan.why else sorted(months_to_build(job, built))
     if months is not None and not months:
