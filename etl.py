@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import bz2
 import configparser
 import contextlib
 import ctypes
@@ -53,10 +52,8 @@ import sys
 import tempfile
 import threading
 import time as clock
-import tokenize
 import uuid
 import zipfile
-import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import (
@@ -1056,6 +1053,9 @@ SETTLED_MS = 2000  # a file that is younger when it is read may change again wit
 UNSETTLED = -1  # its time in the ledger: the next run reads it again
 
 
+Reasons = Mapping[str, "Counter[str]"]  # how many records are quarantined, by input and reason
+
+
 class Entry(NamedTuple):
     """A file of the input that the lake holds."""
 
@@ -1070,7 +1070,7 @@ class Ledger(NamedTuple):
     inputs: Mapping[str, str]  # the folder of each input
     files: Mapping[str, Mapping[str, Entry]]  # by input
     tables: Mapping[str, Tuple[str, Size]]  # a digest of each one's files, and how much it holds
-    reasons: Mapping[str, Counter[str]]  # how many records are quarantined, by input
+    reasons: Reasons
     report: Mapping[str, Any]
     code: str  # code_version() of the script
 
@@ -1100,15 +1100,16 @@ def plan(config: Config, ledger: Union[Ledger, str], listing: Mapping[str, Files
     why = ledger if isinstance(ledger, str) else reason_for_everything(config, ledger, lake)
     if isinstance(ledger, str) or why:
         return Plan(why, {name: sorted(listing[name]) for name in INPUTS}, dict.fromkeys(INPUTS, ()), ())
-    read: Dict[str, List[str]] = {}
-    gone: Dict[str, List[str]] = {}
-    months: Set[Month] = set()
-    for name in INPUTS:
-        known, there = ledger.files[name], listing[name]
-        read[name] = sorted(file for file in there if file not in known or known[file][:2] != there[file])
-        gone[name] = sorted(file for file in known if there.get(file) != known[file][:2])
-        months.update(month for file in gone[name] for month in known[file].months)
+    known = {name: {file: entry[:2] for file, entry in ledger.files[name].items()} for name in INPUTS}
+    read = {name: not_in(known[name], listing[name]) for name in INPUTS}
+    gone = {name: not_in(listing[name], known[name]) for name in INPUTS}
+    months = {month for name in INPUTS for file in gone[name] for month in ledger.files[name][file].months}
     return Plan("", read, gone, sorted(months))
+
+
+def not_in(others: Files, files: Files) -> List[str]:
+    """The files that are not just so among others."""
+    return sorted(name for name in files if others.get(name) != files[name])
 
 
 def reason_for_everything(config: Config, ledger: Ledger, lake: Mapping[str, Files]) -> str:
@@ -1128,16 +1129,8 @@ def reason_for_everything(config: Config, ledger: Ledger, lake: Mapping[str, Fil
 
 @functools.lru_cache(maxsize=None)
 def code_version() -> str:
-    """A hash of what this script does, not of its comments and docstrings: another script may build other rows."""
-    found, begins = hashlib.sha256(), True
-    with open(__file__, "rb") as file:
-        for token in tokenize.tokenize(file.readline):
-            if token.type in (tokenize.COMMENT, tokenize.NL, tokenize.ENCODING):
-                continue
-            if not (begins and token.type == tokenize.STRING):  # a docstring
-                found.update(token.string.encode() + b"\0")
-            begins = token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
-    return found.hexdigest()
+    """A hash of this script: another one may build other rows."""
+    return hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()
 
 
 def digest(files: Mapping[str, Tuple[int, int]]) -> str:
@@ -1168,24 +1161,22 @@ def ledger_of(text: Optional[str]) -> Union[Ledger, str]:
         found = json.loads(text)
         if found.pop("format") != LEDGER_FORMAT:
             return "another version of etl.py has built the lake"
-        files = {name: dict(map(entry_of, of.items())) for name, of in found.pop("files").items()}
+        files = {
+            name: {file: entry_of(*entry) for file, entry in of.items()} for name, of in found.pop("files").items()
+        }
         tables = {name: (hashed, Size(*size)) for name, (hashed, size) in found.pop("tables").items()}
         ledger = Ledger(files=files, tables=tables, **found)
-        if (
-            set(files) == set(INPUTS) == set(ledger.inputs)
-            and set(tables) == set(PUBLISHED)
-            and ledger.report["run_id"]
-        ):
+        complete = set(files) == set(INPUTS) == set(ledger.inputs) and set(tables) == set(PUBLISHED)
+        if complete and ledger.report["run_id"]:
             return ledger
     except (AttributeError, KeyError, TypeError, ValueError):
         pass
     return "the ledger is damaged"
 
 
-def entry_of(stored: Tuple[str, Sequence[Any]]) -> Tuple[str, Entry]:
+def entry_of(size: Any, modified: Any, months: Any) -> Entry:
     """A file of a stored ledger."""
-    name, (size, modified, months) = stored
-    return name, Entry(int(size), int(modified), [(year, month) for year, month in months])
+    return Entry(int(size), int(modified), [(year, month) for year, month in months])
 
 
 def is_hidden(path: str) -> bool:
@@ -1206,12 +1197,10 @@ def plan_text(plan: Plan) -> str:
         return "nothing is to be done"
     parts = []
     for name in INPUTS:
-        again = len(set(plan.read[name]) & set(plan.gone[name]))
-        numbers = {"new": len(plan.read[name]) - again, "changed": again, "gone": len(plan.gone[name]) - again}
-        parts.append(
-            "%s: %s"
-            % (name, ", ".join("%s %s" % (group_digits(n), what) for what, n in numbers.items() if n) or "as it was")
-        )
+        read, gone = set(plan.read[name]), set(plan.gone[name])
+        numbers = {"new": len(read - gone), "changed": len(read & gone), "gone": len(gone - read)}
+        told = ["%s %s" % (group_digits(count), what) for what, count in numbers.items() if count]
+        parts.append("%s: %s" % (name, ", ".join(told) or "as it was"))
     return "; ".join(parts)
 
 
@@ -3126,13 +3115,9 @@ def build_lake(
             if progress.lake not in (TO_BE_FINISHED, PUBLISHED_ALREADY) and not isinstance(error, LostLockError):
                 with contextlib.suppress(Exception):  # what cannot be removed now, the next run removes
                     discard(store, run_id)
-                    reason = str(error) if isinstance(error, DataError) else type(error).__name__
-                    store.write(
-                        "_runs/%s.json" % run_id,
-                        report_text(
-                            {**about(run_id, config, spark.version, progress.seconds), "status": "failed: " + reason}
-                        ),
-                    )
+                    status = "failed: " + (str(error) if isinstance(error, DataError) else type(error).__name__)
+                    report = {**about(run_id, config, spark.version, progress.seconds), "status": status}
+                    store.write("_runs/%s.json" % run_id, report_text(report))
             raise
 
 
@@ -3190,7 +3175,7 @@ def new_run_id() -> str:
 
 def about(run_id: str, config: Config, spark_version: str, seconds: Mapping[str, float]) -> Dict[str, Any]:
     """What a report says of every run."""
-    begun = datetime.datetime.strptime(run_id[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.timezone.utc)
+    begun = datetime.datetime.strptime(run_id[:16] + "+0000", "%Y%m%dT%H%M%SZ%z")
     settings = {name: getattr(config, name) for name in ("song_data", "log_data", "output", "max_bad_percent")}
     return {
         "run_id": run_id,
@@ -3250,6 +3235,7 @@ def parse(job: Job, name: str) -> Parsed:
     """Parse what a run has to read of an input."""
     root, files = getattr(job.config, name), job.found.listing[name]
     names = job.found.plan.read[name]
+    refuse_unpackable(job.spark, root, names)
     began_ms = int(clock.time() * 1000)
     with job.progress.step("parse " + name) as step:
         if sum(weight(file, files[file][0]) for file in names) < SMALL_BYTES:
@@ -3274,36 +3260,29 @@ def is_packed(name: str) -> bool:
     return name.endswith(PACKED)
 
 
+def refuse_unpackable(spark: SparkSession, root: str, names: Sequence[str]) -> None:
+    """Raise UsageError for a compressed file that this Hadoop cannot unpack: it would take the bytes for text."""
+    jvm: Any = spark.sparkContext._jvm
+    codecs = jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(spark.sparkContext._jsc.hadoopConfiguration())
+    for kind, name in {os.path.splitext(name)[1]: name for name in names if is_packed(name)}.items():
+        if codecs.getCodec(jvm.org.apache.hadoop.fs.Path("any" + kind)) is None:
+            raise UsageError("cannot read %s: this Hadoop has no codec for %s" % (shown(joined(root, name)), kind))
+
+
 def weight(name: str, size: int) -> int:
     """About how many bytes a file holds."""
     return size * (10 if is_packed(name) else 1)
 
 
-def gunzip(content: bytes) -> bytes:
-    """What a .gz file holds, in one member or several. Raises an error for anything else in it, padding too, as Hadoop
-    does.
-    """
-    members = []
-    while content:
-        member = zlib.decompressobj(31)  # with gzip's header
-        members.append(member.decompress(content))
-        if not member.eof:
-            raise EOFError("it is cut off")
-        content = member.unused_data
-    return b"".join(members)
-
-
 def contents(spark: SparkSession, root: str, names: Sequence[str]) -> Iterator[Tuple[str, str, List[bytes]]]:
     """The name, URI and lines of each of some small files. Raises UsageError that names a file that cannot be read."""
-    unpack = {".gz": gunzip, ".bz2": bz2.decompress}
-    here = [name for name in names if not is_uri(root) and not name.endswith(PACKED[2:])]
+    here = [name for name in names if not is_uri(root) and not is_packed(name)]
     for name in here:
         path = joined(root, name)
         try:
-            with open(path, "rb") as file:
-                content = unpack.get(os.path.splitext(name)[1], bytes)(file.read())
-        except (OSError, EOFError, zlib.error) as error:
-            raise UsageError("cannot read %s: %s" % (shown(path), getattr(error, "strerror", None) or error)) from None
+            content = pathlib.Path(path).read_bytes()
+        except OSError as error:
+            raise UsageError("cannot read %s: %s" % (shown(path), error.strerror)) from None
         yield name, java_uri(path), content.splitlines(keepends=True)
     there = sorted(set(names) - set(here))
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
@@ -3513,12 +3492,8 @@ def counted_by_reason(bad: DataFrame) -> Dict[str, int]:
 
 def arranged(job: Job, frame: DataFrame, name: str, months: Optional[Set[Month]] = None) -> DataFrame:
     """Staging rows as they are to be written: in one file for each month, where they are few."""
-    lake = job.found.lake[name]
-    old = (
-        0
-        if job.found.plan.why
-        else sum(about[0] for path, about in lake.items() if months is None or month_of(parent(path)) in months)
-    )
+    lake = {} if job.found.plan.why else job.found.lake[name]
+    old = sum(about[0] for path, about in lake.items() if months is None or month_of(parent(path)) in months)
     tasks = 1 + old // TASK_BYTES
     if tasks == 1 and job.is_small:
         return frame.coalesce(1)
@@ -3578,10 +3553,9 @@ def latest_users(job: Job, built: Mapping[str, Built]) -> DataFrame:
     """The users dimension. Where events have only come, the events of earlier months than theirs decide nothing about a
     user who has later ones, and all that they say of the others stands in the lake.
     """
-    partitions = built["staging_events"].partitions
-    if partitions is None or job.found.plan.gone["log_data"]:
+    if job.found.plan.why or job.found.plan.gone["log_data"]:
         return users(few(job, stored(job, "staging_events", built)))
-    first = min(month_of(folder) for folder in partitions if folder != nowhere_of("time"))
+    first = min(months_of(built["staging_events"]))
     later = (F.col("year") * 100 + F.col("month")) >= first[0] * 100 + first[1]
     found = users(few(job, stored(job, "staging_events", built).where(later)))
     return found.union(stored(job, "users", {}).join(found, ["user_id"], how="left_anti").select(found.columns))
@@ -3607,17 +3581,19 @@ def build_plays(job: Job, built: Mapping[str, Built]) -> Dict[str, Built]:
 
 def months_to_build(job: Job, built: Mapping[str, Built]) -> Set[Month]:
     """The months whose events have changed or whose plays may match otherwise."""
-    events = built.get("staging_events")
-    months = (
-        {month_of(folder) for folder in (events.partitions or ()) if folder != nowhere_of("time")} if events else set()
-    )
+    months = months_of(built["staging_events"]) if "staging_events" in built else set()
     if "staging_songs" in built:
         with job.progress.step("compare matches") as step:
-            before, after = (stored(job, "staging_songs", {}), stored(job, "staging_songs", built))
+            before, after = (stored(job, "staging_songs", of) for of in ({}, built))
             found = months_to_match(before, after, stored(job, "staging_events", built)).collect()
-            months.update((row[0], row[1]) for row in found)
             step["note"] = "%d months to match" % len(found)
+        months.update((year, month) for year, month in found)
     return months
+
+
+def months_of(table: Built) -> Set[Month]:
+    """The months that a run has built, of a table by month."""
+    return {month_of(folder) for folder in table.partitions or ()} - {month_of(nowhere_of("time"))}
 
 
 def plays_by_month(job: Job, built: Mapping[str, Built], months: Optional[Sequence[Month]]) -> Dict[Month, int]:
@@ -3659,40 +3635,27 @@ def tables_to_check(job: Job, built: Mapping[str, Built]) -> Dict[str, DataFrame
     them.
     """
     whole = job.found.plan.why or any(job.found.plan.gone.values())
-    changed = set(built) & set(TABLES)
-    if whole:
-        changed = set(TABLES)
-    names = changed | {to for name in changed for to in TABLES[name].references.values()}
+    changed = set(TABLES) if whole else set(built) & set(TABLES)
+    referred = {to for name in changed for to in TABLES[name].references.values()}
     tables = {}
     for name in TABLES:
-        if name == "songs" and name in names:
+        if name == "songs" and name in changed | referred:
             tables[name] = songs(stored(job, "staging_songs", built))
-        elif name in names:
-            table = built.get(name)
-            only = table.partitions if table and not whole else None
-            months = None if only is None else [month_of(folder) for folder in only]
-            if name in changed or "month" not in TABLES[name].partitions:
-                tables[name] = stored(job, name, built, months)
+        elif name in changed or (name in referred and "month" not in TABLES[name].partitions):
+            some = name in built and built[name].partitions is not None and not whole
+            tables[name] = stored(job, name, built, map(month_of, built[name].partitions or ()) if some else None)
     return tables
 
 
-def accounts_of(sizes: Mapping[str, Size], reasons: Mapping[str, Counter[str]]) -> Dict[str, Dict[str, int]]:
+def accounts_of(sizes: Mapping[str, Size], reasons: Reasons) -> Dict[str, Dict[str, int]]:
     """What became of each input's records: they are the sum of all else."""
     found = {}
-    for name, (table, rows) in {
-        "song_data": ("staging_songs", "songs"),
-        "log_data": ("staging_events", "songplays"),
-    }.items():
-        valid, bad = sizes[table].rows, sum(reasons[name].values())
-        kept = sizes[table].values.get("songplay_id", valid)
-        stored_rows = sizes[rows].rows if rows in sizes else kept
-        found[name] = {
-            "records": valid + bad,
-            "rows": stored_rows,
-            "duplicates": kept - stored_rows,
-            "other": valid - kept,
-            "quarantined": bad,
-        }
+    for name, table in {"song_data": "songs", "log_data": "songplays"}.items():
+        staging, bad = sizes[INPUTS[name].table], sum(reasons[name].values())
+        kept = staging.values.get("songplay_id", staging.rows)
+        rows = sizes[table].rows if table in sizes else kept
+        other = {"duplicates": kept - rows, "other": staging.rows - kept, "quarantined": bad}
+        found[name] = {"records": staging.rows + bad, "rows": rows, **other}
     return found
 
 
@@ -3707,51 +3670,41 @@ def refuse_too_many_bad(accounts: Mapping[str, Mapping[str, int]], reasons: Mapp
             )
 
 
-def finished_report(job: Job, sizes: Mapping[str, Size], reasons: Mapping[str, Counter[str]]) -> Dict[str, Any]:
+def finished_report(job: Job, sizes: Mapping[str, Size], reasons: Reasons) -> Dict[str, Any]:
     """The report of a run that is about to publish."""
-    seconds = job.progress.seconds
-    tables = {
-        name: {
-            "rows": size.rows,
-            "files": size.files,
-            "bytes": size.bytes,
-            "seconds": seconds.get("build " + name, 0.0),
-        }
-        for name, size in ((name, sizes[name]) for name in TABLES)
-    }
-    plays = sizes["songplays"]
-    known = {"matched": plays.values["song_id"], "artists_known": plays.values["artist_id"]}
+    seconds, plays = job.progress.seconds, sizes["songplays"]
+    matched, artists_known = plays.values["song_id"], plays.values["artist_id"]
+    tables = {name: dict(zip(Size._fields[:3], sizes[name])) for name in TABLES}
     return {
         **about(job.run_id, job.config, job.spark.version, seconds),
         "account": accounts_of(sizes, reasons),
         "reasons": sum(reasons.values(), Counter()),
-        "tables": tables,
-        **known,
-        "match_rate": known["matched"] / max(1, plays.rows),
-        "artist_match_rate": known["artists_known"] / max(1, plays.rows),
+        "tables": {name: {**tables[name], "seconds": seconds.get("build " + name, 0.0)} for name in TABLES},
+        "matched": matched,
+        "artists_known": artists_known,
+        "match_rate": matched / max(1, plays.rows),
+        "artist_match_rate": artists_known / max(1, plays.rows),
         "status": "published",
     }
 
 
 def ledger_after(
-    job: Job,
-    parsed: Mapping[str, Parsed],
-    sizes: Mapping[str, Size],
-    reasons: Mapping[str, Counter[str]],
-    report: Mapping[str, Any],
+    job: Job, parsed: Mapping[str, Parsed], sizes: Mapping[str, Size], reasons: Reasons, report: Mapping[str, Any]
 ) -> Ledger:
     """What this run leaves to the next one; the digests of the tables come when it is published."""
+    before, plan = job.found.ledger, job.found.plan
     files = {}
     for name in INPUTS:
-        known = job.found.ledger.files[name] if isinstance(job.found.ledger, Ledger) and not job.found.plan.why else {}
-        gone = set(job.found.plan.gone[name])
+        known = before.files[name] if isinstance(before, Ledger) and not plan.why else {}
+        gone = set(plan.gone[name])
         new = entries(job.found.listing[name], parsed[name]) if name in parsed else {}
         files[name] = {**{file: entry for file, entry in known.items() if file not in gone}, **new}
     inputs = {name: getattr(job.config, name) for name in INPUTS}
-    return Ledger(inputs, files, {name: ("", size) for name, size in sizes.items()}, reasons, report, code_version())
+    tables = {name: ("", size) for name, size in sizes.items()}
+    return Ledger(inputs, files, tables, reasons, report, code_version())
 
 
-def ledger_of_failure(job: Job, sizes: Mapping[str, Size], reasons: Mapping[str, Counter[str]]) -> Optional[Ledger]:
+def ledger_of_failure(job: Job, sizes: Mapping[str, Size], reasons: Reasons) -> Optional[Ledger]:
     """What a run that publishes nothing but the quarantine leaves: the ledger of before, by which the next run reads
     again whatever this one has read. None where there is none to go on from.
     """

@@ -277,7 +277,7 @@ MUTATIONS = [
     Mutation("nulls are refused", "refuse_nulls", "!= size.rows", "> size.rows", "check_publish nulls_are"),
     Mutation("required values are there", "counted_columns", "*table.required, ", "", "check_publish nulls_are"),
     Mutation("a broken rule stops the run", "check", "if broken:", "if False:", "check_publish failed_check_leaves"),
-    Mutation("duplicates are counted", "accounts_of", "kept - stored_rows", "0", "check_publish account_explains"),
+    Mutation("duplicates are counted", "accounts_of", "kept - rows", "0", "check_publish account_explains"),
     Mutation(
         "as many bad records as allowed",
         "refuse_too_many_bad",
@@ -429,7 +429,11 @@ MUTATIONS = [
     ),
     # Files of the lake
     Mutation(
-        "plays are sorted", "write", "frame.sortWithinPartitions(*order)", "frame", "check_publish sorted_in_each"
+        "plays are sorted",
+        "write",
+        "frame.sortWithinPartitions(*SORTED_BY[name])",
+        "frame",
+        "check_publish sorted_in_each",
     ),
     Mutation(
         "large partitions are split",
@@ -464,17 +468,14 @@ MUTATIONS = [
         "lake nothing_else",
     ),
     # What has changed since
-    Mutation("a changed file is read", "plan", "or known[file][:2] != there[file]", "", "daily reads_what_has_changed"),
     Mutation(
-        "what a file has brought goes",
-        "plan",
-        "if there.get(file) != known[file][:2]",
-        "if file not in there",
-        "daily reads_what",
+        "a changed file is read again, and its rows go",
+        "not_in",
+        "if others.get(name) != files[name]",
+        "if name not in others",
+        "daily reads_what_has_changed",
     ),
-    Mutation(
-        "months that lose events are built", "plan", "months.update(", "set().update(", "daily reads_what_has_changed"
-    ),
+    Mutation("months that lose events are built", "plan", "sorted(months)", "()", "daily reads_what_has_changed"),
     Mutation(
         "a changed lake is seen",
         "reason_for_everything",
