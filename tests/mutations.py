@@ -509,8 +509,8 @@ MUTATIONS = [
     ),
     Mutation(
         "unknown keys are refused",
-        "known_values",
-        "if key.upper() not in known[section]:",
+        "refuse_unknown_keys",
+        "if key not in known[section]:",
         "if False:",
         "config unknown_sections",
     ),
@@ -542,10 +542,10 @@ MUTATIONS = [
     Mutation("S3: a bucket has one name", "absolute", '"^s3[an]://"', '"^s3n://"', "config one_name"),
     Mutation(
         "S3: the lake is signed for",
-        "refuse_anonymous_output",
-        "if config.anonymous and bucket_of",
-        "if False and bucket_of",
-        "config never_written",
+        "s3a_conf",
+        ' - {bucket_of(config.output), ""}',
+        ' - {""}',
+        "cloud/s3 are_anonymous",
     ),
     Mutation(
         "S3: dl.cfg comes last", "s3a_conf", "(chain, *PROVIDERS)", "(*PROVIDERS, chain)", "cloud/s3 chain_of_aws"
@@ -561,7 +561,7 @@ MUTATIONS = [
     Mutation(
         "S3: only inputs are anonymous",
         "s3a_conf",
-        "for bucket in buckets}",
+        "for bucket in sorted(buckets)}",
         'for bucket in [*buckets, "out"]}',
         "cloud/s3 are_anonymous",
     ),
@@ -579,15 +579,15 @@ MUTATIONS = [
     Mutation(
         "S3: others' files are not replaced",
         "check_uris",
-        "refuse_strangers(config.output, lambda name: name in names)",
+        'refuse_strangers(uri, open_store(spark, uri).folders(""))',
         "pass",
         "cloud/s3 others_files",
     ),
     Mutation(
         "S3: an input that is not there is said",
         "check_uris",
-        "if is_uri(uri) and not exists_now(spark, uri, name):",
-        "if False:",
+        "elif not there and name in INPUTS:",
+        "elif False:",
         "cloud/s3 bucket_that_is_not_there",
     ),
 ]

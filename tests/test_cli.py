@@ -340,6 +340,8 @@ def test_a_run_that_finds_nothing_new_ends_without_spark(first: First, lake: Pat
     )
     assert (report["status"], report["unchanged_since"]) == ("unchanged", earlier["run_id"])
     assert report["tables"] == earlier["tables"]
+    assert report["seconds"] == {}
+    assert "seconds" not in str(report["tables"])  # those of the earlier run
     assert "2,603 records" in done.out
     assert files_of(lake) == before
 
@@ -370,6 +372,35 @@ def test_a_dry_run_makes_no_lake(first: First, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (etl.UsageError("no such folder"), 2, "no such folder"),
+        (etl.DataError("not unique"), 1, "failed, the lake is as it was: not unique"),
+        (OSError("disk full"), 2, "start failed, the lake is as it was: disk full (--verbose shows more)"),
+        (KeyboardInterrupt(), 130, "interrupted, the lake is as it was"),
+    ],
+)
+@pytest.mark.parametrize("verbose", [False, True])
+def test_each_end_has_its_exit_code_and_its_sentence(
+    error: BaseException,
+    code: int,
+    sentence: str,
+    verbose: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(etl, "run", fail)
+    monkeypatch.setattr(etl, "take_signals", lambda: None)
+    assert etl.main(["--mode=LOCAL", *(["--verbose"] if verbose else [])]) == code
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith("etl.py: " + sentence)
+    assert ("Traceback" in said) == (verbose and isinstance(error, OSError))
+
+
 def test_wrong_usage_is_refused_before_spark_starts(tmp_path: Path) -> None:
     done = job("--song-data=none", cwd=tmp_path)
     assert (done.code, failed(done)) == (2, "song_data: there is no folder %s/none" % os.path.realpath(str(tmp_path)))
@@ -377,7 +408,7 @@ def test_wrong_usage_is_refused_before_spark_starts(tmp_path: Path) -> None:
     assert done.code == 2
     assert re.fullmatch("etl.py: error: .*--nonsense", done.err.splitlines()[-1])
     done = job(cwd=tmp_path, env=environment(MODE="GCP"))
-    assert (done.code, failed(done)) == (2, "unknown mode GCP; known: LOCAL, S3")
+    assert (done.code, failed(done)) == (2, "mode is GCP; it must be LOCAL or S3")
 
 
 @pytest.mark.parametrize("java_home", [None, "/nowhere"])

@@ -198,11 +198,7 @@ def test_the_region_is_the_environments_or_the_files_or_oregon() -> None:
     assert config(file=file, env={"AWS_DEFAULT_REGION": "eu-west-2", "AWS_REGION": "eu-west-3"}).region == "eu-west-3"
 
 
-def test_a_lake_is_never_written_without_credentials() -> None:
-    paths = ["--song-data", "s3://public/songs", "--log-data", "/logs", "--anonymous", "yes", "--output"]
-    assert config(*paths, "s3://mine/lake").anonymous
-    assert config(*paths, "/lake").anonymous
-    assert refusal(*paths, "s3://public/lake") == "anonymous: the output s3://public/lake is in the bucket of an input"
+def test_nonsense_for_yes_or_no_is_refused() -> None:
     assert refusal("--anonymous", "maybe") == "anonymous is maybe; it must be yes or no"
 
 
@@ -217,8 +213,8 @@ def test_paths_may_hold_what_looks_like_other_notations(here: Path) -> None:
 
 
 def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:
-    expected = "unknown mode GCP; known: LOCAL, S3"
-    assert refusal("--mode", "gcp") == expected
+    expected = "mode is GCP; it must be LOCAL or S3"
+    assert refusal("--mode", "GCP") == expected
     assert refusal(env={"MODE": "GCP"}) == expected
     assert refusal(file="[PROJECT]\nMODE = GCP\n") == expected
 

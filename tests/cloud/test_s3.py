@@ -582,6 +582,7 @@ def test_a_store_of_ones_own_has_its_buckets_in_the_path(endpoint: str, tls: str
 def test_only_the_buckets_of_the_input_are_anonymous() -> None:
     anonymous = [key for key, value in s3a(anonymous=True).items() if "Anonymous" in value]
     assert anonymous == ["fs.s3a.bucket.in.aws.credentials.provider"]
+    assert not any("Anonymous" in value for value in s3a(anonymous=True, output="s3://in/lake").values())
     assert not any("Anonymous" in value for value in s3a().values())
 
 
