@@ -20,7 +20,7 @@ publish.
     Report                what a run tells people
     Run                   the steps, and the command
 
-Exit codes: 0 done; 1 the data failed a check and the lake is as it was; 2 wrong usage or environment; 130 interrupted.
+Exit codes: 0 done; 1 the data failed a check; 2 wrong usage or environment; 75 a retry may help; 130, 143 interrupted.
 """
 
 from __future__ import annotations
@@ -1451,7 +1451,7 @@ class LocalStore(Store):
         release = lock_file(path, self.jvm)
         while not release:
             if clock.monotonic() > deadline:
-                raise UsageError(ANOTHER_RUN % (self.root, pathlib.Path(path).read_text() or "it has just begun"))
+                raise RetryError(ANOTHER_RUN % (self.root, pathlib.Path(path).read_text() or "it has just begun"))
             clock.sleep(0.2)
             release = lock_file(path, self.jvm)
         try:
@@ -1762,7 +1762,7 @@ class Lease:
                     del seen[run_id]
                 elif now and now != before:  # without a text it is just being written
                     if now.startswith("working") or run_id < self.run_id:
-                        raise UsageError(ANOTHER_RUN % (self.store.root, now.partition(": ")[2] or "it has just begun"))
+                        raise RetryError(ANOTHER_RUN % (self.store.root, now.partition(": ")[2] or "it has just begun"))
                     seen[run_id] = now, elapsed()
                 elif elapsed() - since > LEASE_SECONDS:
                     self.store.remove(self.name(run_id))
@@ -1830,7 +1830,11 @@ class UsageError(Exception):
     """Wrong usage or environment; the message is the sentence that the user reads."""
 
 
-class LostLockError(UsageError):
+class RetryError(UsageError):
+    """What a retry may cure: another run writes into the lake, a store cannot be reached."""
+
+
+class LostLockError(RetryError):
     """The lock has expired: this run may not change the lake any more."""
 
 
@@ -1900,10 +1904,11 @@ example:
   spark-submit etl.py --mode S3 --output s3://my-bucket/lake
 
 exit codes:
-  0    done
-  1    the data failed a check
-  2    wrong usage or environment
-  130  interrupted
+  0         done
+  1         the data failed a check
+  2         wrong usage or environment
+  75        a retry may help: another run writes into the lake, a store cannot be reached
+  130, 143  interrupted by Ctrl-C, by SIGTERM
 After a failure the lake is as it was, unless the sentence says otherwise.
 """
 
@@ -2532,15 +2537,16 @@ S3_REFUSALS = {
     "InvalidToken": "the session token is not valid: get new credentials, or unset AWS_SESSION_TOKEN",
     "RequestTimeTooSkewed": "the clock of this machine is wrong, and AWS takes no request from another time",
 }
+UNREACHED = "UnknownHostException|ConnectException|NoRouteToHost|SocketTimeout|Unable to execute HTTP request"
 S3_FAILURES = {
     **S3_REFUSALS,
     r"(?i)unable to load (aws )?credentials|no aws credentials": NO_CREDENTIALS,
     "NoSuchBucket|UnknownStoreException|bucket does not exist": "there is no such bucket",
     r"AccessDenied|Status Code: 403": "no permission: the credentials in use may not do this",
     "SlowDown|Status Code: 503|ServiceUnavailable": "S3 is overloaded: try again later",
-    "UnknownHostException|ConnectException|NoRouteToHost|SocketTimeout|Unable to execute HTTP request": "S3 cannot be"
-    " reached, check the network and AWS_ENDPOINT_URL",
+    UNREACHED: "S3 cannot be reached, check the network and AWS_ENDPOINT_URL",
 }
+PASSING = UNREACHED + "|S3 is overloaded|S3 cannot be reached"  # in reasons that a retry may cure
 
 
 def s3_failure(text: str) -> str:
@@ -2567,7 +2573,8 @@ def check_uris(spark: SparkSession, config: Config) -> None:
                 with contextlib.closing(jvm.org.apache.hadoop.fs.FileSystem.newInstance(path.toUri(), hadoop)) as store:
                     there = store.exists(path)
             except Py4JJavaError as error:
-                raise UsageError("%s %s: %s" % (name, uri, root_cause(error))) from error
+                reason = "%s %s: %s" % (name, uri, root_cause(error))
+                raise (RetryError if re.search(PASSING, reason) else UsageError)(reason) from error
             if there and name == "output":
                 refuse_strangers(uri, open_store(spark, uri).folders(""))
             elif not there and name in INPUTS:
@@ -3538,10 +3545,14 @@ def after(lake: Files, change: Optional[Change]) -> Files:
 
 
 def take_signals() -> None:
-    """Let Ctrl-C and SIGTERM end the run tidily, as a KeyboardInterrupt."""
+    """Let Ctrl-C and SIGTERM end the run tidily, as a KeyboardInterrupt that knows the signal's number."""
+
+    def interrupt(number: int, _: Any) -> None:
+        raise KeyboardInterrupt(number)
+
     with contextlib.suppress(ValueError):  # only the main thread may, and in others nobody presses Ctrl-C
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, interrupt)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -3570,13 +3581,14 @@ def main(argv: Sequence[str]) -> int:
 def ending(error: BaseException, progress: Progress) -> Tuple[str, int]:
     """What to tell of a run that ended early, and its exit code."""
     if isinstance(error, UsageError):
-        return str(error), 2
+        return str(error), 75 if isinstance(error, RetryError) else 2
     if isinstance(error, DataError):
         return "failed, %s: %s" % (progress.lake, error), 1
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted, %s" % progress.lake, 130
+        return "interrupted, %s" % progress.lake, 128 + (error.args or (signal.SIGINT,))[0]
     reason = root_cause(error)
-    return "%s failed, %s: %s (--verbose shows more)" % (progress.current, progress.lake, reason), 2
+    sentence = "%s failed, %s: %s (--verbose shows more)" % (progress.current, progress.lake, reason)
+    return sentence, 75 if re.search(PASSING, reason) else 2
 
 
 def print_to_reader(text: str) -> None:

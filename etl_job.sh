@@ -6,7 +6,7 @@
 #   ./etl_job.sh --dry-run   check, print the call and launch nothing
 #   ./etl_job.sh -- --full   what follows -- are options of the job
 #
-# Exit code 2: wrong usage or environment. 130: interrupted. Where a cluster goes on, both say so.
+# Exit codes: 2 wrong usage or environment; 130 Ctrl-C; 143 SIGTERM. Where a cluster goes on, a sentence says so.
 # Uses only what bash 3.2 knows, since that is what macOS has.
 # shellcheck disable=SC2153 # some settings are assigned by eval
 set -euo pipefail
@@ -164,7 +164,8 @@ END
 # ------------------------------------------------------------------------------------ waiting
 
 goes_on="the cluster $cluster goes on and ends by itself"
-trap 'die "interrupted; $goes_on" 130' INT TERM
+trap 'die "interrupted; $goes_on" 130' INT
+trap 'die "interrupted; $goes_on" 143' TERM
 state=
 until [ "$state" = TERMINATED ] || [ "$state" = TERMINATED_WITH_ERRORS ]; do
   aws emr wait cluster-terminated --cluster-id "$cluster" 2>/dev/null || true # gives up after half an hour

@@ -6,7 +6,7 @@
 #     --dry-run   print the call and start nothing
 #     -- --full   what follows -- are options of the job
 #
-# Exit code 2: wrong usage or environment. 130: interrupted. Where a run goes on, both say so.
+# Exit codes: 2 wrong usage or environment; 130 Ctrl-C; 143 SIGTERM. Where a run goes on, a sentence says so.
 # Uses only what bash 3.2 knows, since that is what macOS has.
 # shellcheck disable=SC2153 # some settings are assigned by eval
 set -euo pipefail
@@ -101,7 +101,8 @@ END
 
 # ------------------------------------------------------------------------------------ waiting
 
-trap 'die "interrupted; the run goes on" 130' INT TERM
+trap 'die "interrupted; the run goes on" 130' INT
+trap 'die "interrupted; the run goes on" 143' TERM
 state=
 while :; do
   state=$(aws emr-serverless get-job-run --application-id "$APPLICATION" --job-run-id "$run" --query jobRun.state) ||

@@ -1089,7 +1089,7 @@ def test_a_run_that_lost_its_lock_publishes_and_deletes_nothing_more(
     monkeypatch.setattr(etl, "open_store", etl.Store)
     monkeypatch.setattr(etl, "Lease", Seen)
     monkeypatch.setattr(etl, "check", lose)
-    assert etl_main(published.folder, "--full") == 2
+    assert etl_main(published.folder, "--full") == 75
     assert "the lock on %s expired" % published.lake in capsys.readouterr().err
     assert (table_files(published.lake), reports(published.lake)) == (before, known)
     (left,) = (published.lake / "_work").iterdir()

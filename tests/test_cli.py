@@ -251,7 +251,7 @@ def test_an_interrupted_run_leaves_the_lake_and_the_next_one_cleans_up(lake: Pat
     write_files(lake / "_work" / "dead", {"songs/a.parquet": b""})  # as kill -9 leaves it
 
     ended = interrupted(signal.SIGTERM, argv, cwd=tmp_path)
-    assert ended.code == 130
+    assert ended.code == 143
     assert sentences(ended) == ["  removed what run dead had left", "etl.py: interrupted, the lake is as it was"]
     assert files_of(lake) == before
 
@@ -377,8 +377,11 @@ def test_a_dry_run_makes_no_lake(first: First, tmp_path: Path) -> None:
     [
         (etl.UsageError("no such folder"), 2, "no such folder"),
         (etl.DataError("not unique"), 1, "failed, the lake is as it was: not unique"),
+        (etl.RetryError("another run"), 75, "another run"),
         (OSError("disk full"), 2, "start failed, the lake is as it was: disk full (--verbose shows more)"),
+        (OSError("ConnectException"), 75, "start failed, the lake is as it was: ConnectException"),
         (KeyboardInterrupt(), 130, "interrupted, the lake is as it was"),
+        (KeyboardInterrupt(signal.SIGTERM), 143, "interrupted, the lake is as it was"),
     ],
 )
 @pytest.mark.parametrize("verbose", [False, True])

@@ -160,7 +160,7 @@ class Rival:
         before = lake.content()
         self.go_on()
         said = self.end()
-        assert self.process.returncode == 2, said
+        assert self.process.returncode == 75, said
         assert said.splitlines()[-1] == GIVEN_UP % lake.uri, said
         assert lake.content() == before
 

@@ -686,13 +686,16 @@ def test_who_cannot_see_the_cluster_any_more_is_told_that_it_goes_on(project: Pr
     assert done.err.endswith("etl_job.sh: cannot see the cluster; the cluster 1 goes on and ends by itself\n")
 
 
-def test_ctrl_c_while_waiting_leaves_the_cluster(project: Project, emr: Any, tell: Tell) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_while_waiting_leaves_the_cluster(
+    project: Project, emr: Any, tell: Tell, number: signal.Signals, code: int
+) -> None:
     story = tell(RUNNING, RUNNING, RUNNING)
     process = project.start("--wait", start_new_session=True)
     assert story.reached.wait(timeout=60)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     done = project.finish(process)
-    assert done.code == 130
+    assert done.code == code
     (cluster,) = re.findall(r"^launched  (j-\w+),", done.out)
     assert done.err.endswith("etl_job.sh: interrupted; the cluster %s goes on and ends by itself\n" % cluster)
     assert emr.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["State"] == "RUNNING"

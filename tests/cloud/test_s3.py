@@ -452,7 +452,7 @@ def test_two_runs_into_one_lake_are_refused(
     before = tables_of(server, published)
     with etl.open_store(spark, uris_of(published)[2]).locked("first", lambda _: None):
         done = main(*uris(published))
-    assert done.code == 2
+    assert done.code == 75
     assert "etl.py: another run writes into %s: run first, process " % uris_of(published)[2] in done.err
     assert tables_of(server, published) == before
     assert [key for key in server.keys(published, "the lake/_") if "_work" in key or "_locks" in key] == []
@@ -496,7 +496,7 @@ def test_an_output_bucket_that_is_not_there_is_said(main: Main, server: Server, 
 
 def test_a_store_that_does_not_answer_is_said_soon(main: Main, bucket: str) -> None:
     done = main(*uris(bucket), endpoint=NOWHERE)
-    assert done.code == 2
+    assert done.code == 75
     told = "etl.py: song_data s3://%s/raw/songs: S3 cannot be reached, check the network and AWS_ENDPOINT_URL\n"
     assert done.err.endswith(told % bucket)
 
