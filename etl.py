@@ -1930,6 +1930,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="build the whole lake from the input")
     parser.add_argument("--dry-run", action="store_true", help="say what a run would read and rebuild, and end")
     parser.add_argument("--verbose", action="store_true", help="Spark's own log and stack traces")
+    formats = ("text", "json")
+    parser.add_argument("--log-format", choices=formats, default="text", help="json: one object a line, with its time")
     parser.add_argument("--version", action="version", version="etl.py " + VERSION)
     options, unknown = parser.parse_known_args(argv)
     if unknown:  # names only: a value may be a secret that was given in good faith
@@ -2652,8 +2654,8 @@ PUBLISHED_ALREADY = "the lake is published"
 class Progress:
     """Says each step of a run with its note and seconds as it ends; knows what became of the lake."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+    def __init__(self, stream: TextIO, log_format: str = "text") -> None:
+        self.stream, self.as_json = stream, log_format == "json"
         self.current, self.lake = "start", AS_IT_WAS
         self.seconds: Dict[str, float] = {}
 
@@ -2661,14 +2663,19 @@ class Progress:
     def step(self, name: str) -> Iterator[Dict[str, Any]]:
         """Time a step. Yields a dict; what the step puts under "note" is printed beside its time."""
         self.current, told, start = name, {"note": ""}, clock.time()
-        if self.stream.isatty():
+        if self.stream.isatty() and not self.as_json:
             self.write("  %-26s …\r" % name)
         yield told
-        self.seconds[name] = round(clock.time() - start, 1)
-        self.say("  %-26s %-40s %6.1f s" % (name, told["note"], self.seconds[name]))
+        seconds = self.seconds[name] = round(clock.time() - start, 1)
+        line = "  %-26s %-40s %6.1f s" % (name, told["note"], seconds)
+        self.say(line, name=name, note=told["note"], seconds=seconds)
 
-    def say(self, sentence: str) -> None:
+    def say(self, sentence: str, level: str = "info", **fields: Any) -> None:
         """Print a line."""
+        if self.as_json:
+            now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+            message = " ".join(sentence.split())
+            sentence = json.dumps({"time": now, "level": level, "message": message, **fields})
         self.write(sentence + "\n")
 
     def write(self, text: str) -> None:
@@ -3558,7 +3565,7 @@ def take_signals() -> None:
 def main(argv: Sequence[str]) -> int:
     """The command: returns the exit code."""
     flags = arguments(argv)
-    progress = Progress(sys.stderr)
+    progress = Progress(sys.stderr, flags.log_format)
     if not flags.verbose:
         logging.disable(logging.CRITICAL)  # py4j logs a stack trace for Ctrl-C
     take_signals()
@@ -3568,13 +3575,13 @@ def main(argv: Sequence[str]) -> int:
             progress.say("  fetching Spark's S3 client (280 MB, once)")
         report = run(config, progress)
         if report:
-            print_to_reader(summary(report))
+            print_to_reader(json.dumps(report) if flags.log_format == "json" else summary(report))
         return 0
     except (Exception, KeyboardInterrupt) as error:
         sentence, code = ending(error, progress)
         if flags.verbose and not isinstance(error, (DataError, UsageError, KeyboardInterrupt)):
             traceback.print_exc()
-        progress.say("etl.py: %s" % sentence)
+        progress.say("etl.py: %s" % sentence, level="error")
         return code
 
 

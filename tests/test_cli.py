@@ -372,6 +372,39 @@ def test_a_dry_run_makes_no_lake(first: First, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def json_lines(text: str) -> List[Dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_line_of_json_has_a_time_a_level_and_a_message(first: First, lake: Path) -> None:
+    done = again(first, lake, "--log-format=json")
+    (line,) = json_lines(done.err)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line.pop("time"))
+    assert line.keys() == {"level", "message"}
+    assert line["level"] == "info"
+    assert line["message"].startswith("nothing has changed since run ")
+    (report,) = json_lines(done.out)
+    assert report in reports_of(lake)
+    assert report["status"] == "unchanged"
+
+
+def test_a_failure_in_json_is_of_another_level(tmp_path: Path) -> None:
+    done = job("--song-data=none", "--log-format=json", cwd=tmp_path)
+    (line,) = json_lines(done.err)
+    assert (done.code, done.out, line["level"]) == (2, "", "error")
+    assert line["message"].startswith("etl.py: song_data: there is no folder ")
+
+
+def test_a_step_in_json_has_a_name_a_note_and_seconds() -> None:
+    said = io.StringIO()
+    with etl.Progress(said, "json").step("parse song_data") as step:
+        step["note"] = "3 files"
+    (line,) = json_lines(said.getvalue())
+    assert (line["name"], line["note"]) == ("parse song_data", "3 files")
+    assert isinstance(line["seconds"], float)
+    assert line["message"].startswith("parse song_data 3 files ")
+
+
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [
