@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import bench
-import clusters
+import costs
 import measure
 import on_cluster
 import report
@@ -190,9 +190,9 @@ PAGE = """\
 Written by `make bench-conf ARGS=--report` from what `make bench-conf` has measured, on {date}.
 Input: `generate.py {arguments}`.
 
-Runs of each: {runs}, all variants in turn; the medians are shown. Every run is by
-`spark-submit` in new processes, on a cluster those of master and workers among them. What differs from "as shipped",
-which is `local[2]`, stands in the first two columns. *Time* is the ratio to as shipped; for nodes, to `local[2]` with
+Runs of each: {runs}, all variants in turn; the medians are shown. Every run is by `spark-submit` in new processes;
+CPU and memory of a cluster include its master and workers. The first two columns say what differs from "as shipped",
+which is `local[2]`. *Time* is the ratio to as shipped; for nodes, to `local[2]` with
 songs partitioned by year only, as all of them have it. (Off one machine, Hadoop's local file system starts a process
 for each of thousands of folders, which no cluster with HDFS or S3 does.)
 
@@ -202,6 +202,7 @@ for each of thousands of folders, which no cluster with HDFS or S3 does.)
 
 Workers share this machine's cores, and each executor warms up a Java of its own: their rows show what a small job pays
 for a cluster, not how a large one gains. The same variant differed by 5 to 15 % between runs.
+An event is {log} bytes of logs and {shuffle} of shuffles.
 
 ## What is shipped, and why
 
@@ -210,7 +211,7 @@ for a cluster, not how a large one gains. The same variant differed by 5 to 15 %
 - **Shuffle partitions** are as many as the staged bytes want, at least one for each core, unless you set
   `spark.sql.shuffle.partitions`: it is not a number that suits both a day and a year of logs.
 - **Overwrite mode and committer** do not matter to readers: each run writes into a new folder, so nothing is
-  overwritten in place ([decisions.md](../docs/decisions.md)).
+  overwritten in place ([design.md](../docs/design.md)).
 - **snappy**, Spark's own default, is what every reader of Parquet has had for longest. gzip, which all know too, and
   zstd make the lake a quarter to a third smaller in no more time: `--conf spark.sql.parquet.compression.codec=zstd`.
 - **A file for each partition**, and more only from some million rows on, since readers and S3 pay for each file.
@@ -239,6 +240,8 @@ def page(measured: Mapping[str, Any]) -> str:
         runs=report.counts(len(row["runs"]) for row in rows),
         machine=report.machines([dict(measured)]),
         table="\n".join(lines),
+        log=report.digits(measured["volumes"]["input"]),
+        shuffle=report.digits(measured["volumes"]["shuffle"]),
     )
 
 
@@ -266,7 +269,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--spark", type=another_spark, action="append", default=[], metavar="PYTHON=JAVA_HOME", help="one more Spark")
     add("--timeout", type=float, default=1800, help="seconds after which a run has failed (default: %(default)s)")
     add("--quick", action="store_true", help="try this program out: a tiny input, results apart")
-    add("--report", action="store_true", help="write CONFIGURATIONS.md and docs/clusters.md from the stored results")
+    add("--report", action="store_true", help="write CONFIGURATIONS.md and docs/costs.md from the stored results")
     options = parser.parse_args(argv)
     options.out = bench.BUILD / ("quick" if options.quick else "") / "results"
     return options
@@ -280,7 +283,7 @@ def main(argv: Sequence[str]) -> int:
         target = options.out if options.quick else bench.HERE
         (target / "CONFIGURATIONS.md").write_text(page(measured), "utf-8")
         if not options.quick:
-            clusters.write(options.out)
+            (bench.ROOT / "docs" / "costs.md").write_text(costs.written(), "utf-8")
         return 0
     return 0 if measure_all(options) else 1
 

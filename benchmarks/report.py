@@ -38,15 +38,15 @@ Written by `make bench ARGS=--report` from what `make bench` has measured; [READ
 
 {machines}
 
-Seconds are wall time from the start of the command to its end: the median of {runs} runs after {warmups} of warm-up, in
-turn with the other contenders, every run in new processes with an empty output folder and the input in the page cache.
+Seconds are wall time from the start of the command to its end: the median of {runs}, in turn with the other contenders,
+every run in new processes with an empty output folder and the input in the page cache.
 CPU seconds, memory (resident, sampled ten times a second) and processes are sums over all processes of a run.
 
 {contenders}
 
-## Promises
+## Targets
 
-{promises}
+{targets}
 {inputs}{growth}{s3}"""
 INPUT = """
 ## {name}
@@ -77,14 +77,14 @@ is how S3 renames; "delete" may be of many objects at once.
 """
 
 
-class Promise(NamedTuple):
-    """A ratio that the project promises."""
+class Target(NamedTuple):
+    """A ratio that the project aims at."""
 
     input: str
     text: str
     value: Callable[[Numbers], float]
     relation: str
-    target: float
+    limit: float
 
 
 class Numbers:
@@ -113,28 +113,28 @@ class Numbers:
         return max(after / before for before, after in zip(seconds, seconds[1:]))
 
 
-PROMISES = (
-    Promise("bucket", "baseline / ours", lambda n: n.of("bucket", "baseline") / n.of("bucket"), "≥", 8),
-    Promise(
+TARGETS = (
+    Target("bucket", "baseline / ours", lambda n: n.of("bucket", "baseline") / n.of("bucket"), "≥", 8),
+    Target(
         "bucket",
         "ours / (1.3 × duckdb + session)",
         lambda n: n.of("bucket") / (1.3 * n.of("bucket", "duckdb") + n.of("bucket", "session")),
         "≤",
         1,
     ),
-    Promise("bucket", "processes of ours", lambda n: n.processes("bucket"), "<", 200),
-    Promise("logs", "ours / limit", lambda n: n.of("logs") / n.of("logs", "limit"), "≤", 1.25),
-    Promise(
+    Target("bucket", "processes of ours", lambda n: n.processes("bucket"), "<", 200),
+    Target("logs", "ours / limit", lambda n: n.of("logs") / n.of("logs", "limit"), "≤", 1.25),
+    Target(
         "logs",
         "(ours − session) / duckdb",
         lambda n: (n.of("logs") - n.of("logs", "session")) / n.of("logs", "duckdb"),
         "≤",
         2,
     ),
-    Promise("logs", "baseline / ours", lambda n: n.of("logs", "baseline") / n.of("logs"), "≥", 3),
-    Promise("events-1 … 8", "time per doubling, at most", lambda n: n.worst_doubling("events"), "≤", 2.1),
-    Promise("songs-1 … 8", "time per doubling, at most", lambda n: n.worst_doubling("songs"), "≤", 2.1),
-    Promise(
+    Target("logs", "baseline / ours", lambda n: n.of("logs", "baseline") / n.of("logs"), "≥", 3),
+    Target("events-1 … 8", "time per doubling, at most", lambda n: n.worst_doubling("events"), "≤", 2.1),
+    Target("songs-1 … 8", "time per doubling, at most", lambda n: n.worst_doubling("songs"), "≤", 2.1),
+    Target(
         "events-1 … 8",
         "peak memory with 8 times the events / with 1",
         lambda n: n.of("events-8", what="peak") / n.of("events-1", what="peak"),
@@ -162,17 +162,17 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(texts)
 
 
-def promises_table(numbers: Numbers) -> str:
-    """Every promise next to what was measured."""
+def targets_table(numbers: Numbers) -> str:
+    """Every target next to what was measured."""
     rows = []
-    for promise in PROMISES:
+    for target in TARGETS:
         measured = verdict = ""
         with suppress(KeyError):
-            value = promise.value(numbers)
-            measured = "%.0f" % value if promise.target > 100 else "%.2f" % value
-            verdict = "kept" if RELATIONS[promise.relation](value, promise.target) else "**missed**"
-        target = "%s %g" % (promise.relation, promise.target)
-        rows.append(["%s: %s" % (promise.input, promise.text), target, measured or "not measured", verdict])
+            value = target.value(numbers)
+            measured = "%.0f" % value if target.limit > 100 else "%.2f" % value
+            verdict = "met" if RELATIONS[target.relation](value, target.limit) else "**missed**"
+        limit = "%s %g" % (target.relation, target.limit)
+        rows.append(["%s: %s" % (target.input, target.text), limit, measured or "not measured", verdict])
     return markdown(["ratio", "target", "measured", ""], rows)
 
 
@@ -366,10 +366,9 @@ def write(results: Path, target: Path) -> None:
     growing = {name: found for name, found in records.items() if name not in single}
     text = TEMPLATE.format(
         machines=machines(everything),
-        runs=counts(len(record["runs"]) for record in everything),
-        warmups=counts(record["warmups"] for record in everything),
+        runs=runs_text(everything),
         contenders="\n".join("- **%s**: %s" % item for item in CONTENDERS.items()),
-        promises=promises_table(Numbers(records)),
+        targets=targets_table(Numbers(records)),
         inputs="".join(input_section(name, found) for name, found in single.items()),
         growth=growth_section(growing) if growing else "",
         s3=s3_section(counted) if counted else "",
@@ -395,6 +394,23 @@ def counts(numbers: Iterable[int]) -> str:
     """
     found = sorted(set(numbers)) or [0]
     return "%d" % found[0] if len(found) == 1 else "%d to %d" % (found[0], found[-1])
+
+
+def runs_text(records: Sequence[Record]) -> str:
+    """How many runs the medians are of; a contender that has failed has none.
+
+    >>> runs_text([{"runs": [{}], "warmups": 0}, {"runs": [{}, {}], "warmups": 0}, {"runs": [], "warmups": 0}])
+    '1 to 2 runs without warm-up'
+    >>> runs_text([{"runs": [{}], "warmups": 2}])
+    '1 run after 2 of warm-up'
+    """
+    done = [record for record in records if record["runs"]]
+    runs, warmups = counts(len(record["runs"]) for record in done), counts(record["warmups"] for record in done)
+    return "%s run%s %s" % (
+        runs,
+        "" if runs == "1" else "s",
+        "without warm-up" if warmups == "0" else "after %s of warm-up" % warmups,
+    )
 
 
 def input_section(name: str, records: Dict[str, Record]) -> str:
