@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Makes the S3 bucket of the data lake, protects it and uploads the job.
 
-    python create_s3.py             make it; run again, it changes only what differs
-    python create_s3.py --dry-run   say what would be done
+    python create_s3.py             make the bucket, or change what differs
+    python create_s3.py --dry-run   print what would be done
 
 Exit codes: 0 done; 2 wrong usage or environment.
 """
@@ -30,7 +30,7 @@ except ImportError as missing:
     sys.exit(2)
 
 BUCKET = etl.Setting("bucket", "S3", "the bucket", {"": "sparkify-dl-sp"})
-SCRIPT = etl.Setting("script", "S3", "where the job goes in it", {"": "sparkify-scripts/spark-etl.py"})
+SCRIPT = etl.Setting("script", "S3", "the job's name in the bucket", {"": "sparkify-scripts/spark-etl.py"})
 START = os.path.join(os.path.dirname(os.path.abspath(__file__)), "emr", "open-files.sh")  # etl_job.sh says who runs it
 LOGS = "emr-logs/"  # of clusters; not logs/, where somebody may keep the input
 
@@ -62,8 +62,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--config", metavar="FILE", help="configuration file (default: dl.cfg here or beside etl.py)")
     parser.add_argument("--bucket", metavar="NAME", help=BUCKET.help + etl.default_text(BUCKET))
-    parser.add_argument("--region", metavar="NAME", help="of a new bucket (default: %s)" % etl.DEFAULT_REGION)
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
+    parser.add_argument("--region", metavar="NAME", help="region of a new bucket (default: %s)" % etl.DEFAULT_REGION)
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done and change nothing")
     parser.add_argument("--print-settings", action="store_true", help="print dl.cfg's settings for etl_job.sh")
     options, unknown = parser.parse_known_args(argv)
     if unknown:  # names only: a value may be a secret that was given in good faith
@@ -72,15 +72,15 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def configure(flags: argparse.Namespace, env: Mapping[str, str]) -> Config:
-    """Merge flags, environment, dl.cfg and defaults, in this order. Of SCRIPT, OUTPUT and the like, which others export
-    for ends of their own, only dl.cfg counts.
+    """Merge flags, environment, dl.cfg and defaults, in this order. SCRIPT and OUTPUT are read from dl.cfg only, since
+    other programs export such variables too.
     """
     path = etl.config_file(flags.config)
     values = etl.read_config_file(path)
     bucket = etl.lookup(BUCKET, flags, env, values, "")
     script = etl.lookup(SCRIPT, argparse.Namespace(script=None), {}, values, "")
     if not script.endswith(".py"):
-        raise etl.UsageError("[S3] SCRIPT is %s; spark-submit wants a name that ends in .py" % script)
+        raise etl.UsageError("[S3] SCRIPT is %s; its name must end in .py, for spark-submit" % script)
     return Config(
         bucket=bucket,
         script=script,
@@ -99,7 +99,7 @@ def lake_of(bucket: str, values: Mapping[Tuple[str, str], str]) -> str:
 
 
 def print_settings(config: Config, env: Mapping[str, str]) -> None:
-    """Print what etl_job.sh wants to know, for its shell; no secret is among it."""
+    """Print the settings for etl_job.sh as shell assignments, without secrets."""
     job = etl.configure(["--mode=S3", "--output", config.lake, "--config", config.file or os.devnull], env)
     for name in ("song_data", "log_data", "output"):
         if not etl.bucket_of(getattr(job, name)):
@@ -145,13 +145,13 @@ def secrets_of(session: boto3.Session) -> List[str]:
 
 
 def long_enough(values: Iterable[str]) -> List[str]:
-    """The values that are nothing but a secret."""
+    """The values that are long enough to be a secret."""
     stripped = (value.strip() for value in values)
     return [value for value in stripped if len(value) >= SHORTEST_SECRET]
 
 
 def redacted(sentence: str, forbidden: Iterable[str]) -> str:
-    """A sentence on one line, without secrets: an error may quote the request that it is about."""
+    """A message on one line, without secrets: an error may quote its request."""
     for secret in forbidden:
         sentence = sentence.replace(secret, "***")
     return re.sub(r"//[^/@\s]*@", "//***@", " ".join(sentence.split()))
@@ -161,13 +161,13 @@ def redacted(sentence: str, forbidden: Iterable[str]) -> str:
 
 
 class Bucket:
-    """A bucket of ours, or a name that is free: every question and every change goes through here."""
+    """The bucket, or a free name for it: all requests about it go through here."""
 
     def __init__(self, session: boto3.Session, config: Config) -> None:
         self.session, self.config, self.name = session, config, config.bucket
         self.client = self.connect("s3", config.region)
         self.account = self.find_account()
-        # S3 then refuses whatever is asked of somebody else's bucket, also of one that is open to everybody
+        # S3 then refuses every request to another account's bucket, even one that is open to everybody
         self.owner = {"ExpectedBucketOwner": self.account} if self.account else {}
 
     def connect(self, service: str, region: str) -> Any:
@@ -193,7 +193,7 @@ class Bucket:
             raise
 
     def ask(self, operation: str, **arguments: Any) -> Dict[str, Any]:
-        """The answer to a question, {} where what is asked for is not there."""
+        """The answer to a read request, {} if the resource does not exist."""
         try:
             answer: Dict[str, Any] = getattr(self.client, operation)(Bucket=self.name, **self.owner, **arguments)
             return answer
@@ -203,13 +203,13 @@ class Bucket:
             raise
 
     def apply(self, what: str, text: str, operation: str, **arguments: Any) -> None:
-        """Make a change, or with --dry-run say that it would be made; `text` is a participle: "blocked"."""
+        """Make a change, or with --dry-run print that it would be made; `text` is a participle: "blocked"."""
         if not self.config.dry_run:
             getattr(self.client, operation)(Bucket=self.name, **arguments)
         say("%s: %s%s" % (what, "would be " if self.config.dry_run else "", text))
 
     def find(self) -> bool:
-        """Whether it is there, seen from its own region from then on. Raises UsageError where it is somebody else's."""
+        """Whether it exists; later requests go to its region. Raises UsageError if it belongs to another account."""
         wanted = self.config.region
         try:
             answer = self.ask("head_bucket")
@@ -217,21 +217,21 @@ class Bucket:
             if code_of(error) not in ("403", "301"):
                 raise
             if not self.account:
-                self.client.get_bucket_location(Bucket=self.name)  # whose refusal, unlike that of a HEAD, says why
+                self.client.get_bucket_location(Bucket=self.name)  # its refusal, unlike that of a HEAD, has a reason
             own = "%s-%s-%s-an" % (self.name, self.account or "<account>", wanted)
             raise etl.UsageError(
-                "the bucket %s belongs to somebody else, or the credentials in use lack s3:ListBucket: choose another"
+                "the bucket %s belongs to another account, or the credentials in use lack s3:ListBucket: choose another"
                 " name ([S3] BUCKET of dl.cfg), for instance %s, which only your account can have" % (self.name, own)
             ) from None
         if not answer:
             return False
         region = answer.get("BucketRegion") or wanted
-        say("bucket %s: already yours, in %s" % (self.name, region))
+        say("bucket %s: exists, in %s" % (self.name, region))
         self.client = self.connect("s3", region)
         return True
 
     def make(self) -> None:
-        """Make it. Only us-east-1 may not be named: it is what no constraint means."""
+        """Make it. us-east-1 must not be named: it is the default when there is no constraint."""
         region = self.config.region
         place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
         own = {"BucketNamespace": "account-regional"} if re.search(r"-\d{12}-[a-z0-9-]+-an$", self.name) else {}
@@ -241,7 +241,7 @@ class Bucket:
             self.client.get_waiter("bucket_exists").wait(Bucket=self.name, **self.owner, WaiterConfig=wait)
 
     def upload(self, key: str, body: bytes) -> None:
-        """Upload a file unless it is there. S3 refuses what does not arrive as its checksum says."""
+        """Upload a file that differs from the one in the bucket. S3 refuses one that does not match its checksum."""
         what, wanted = "s3://%s/%s" % (self.name, key), checksum(body)
         if self.ask("head_object", Key=key, ChecksumMode="ENABLED").get("ChecksumSHA256") == wanted:
             say("%s: unchanged" % what)
@@ -254,12 +254,12 @@ class Bucket:
 # ------------------------------------------------------------------------------------ how it is protected
 
 Record = Dict[str, Any]
-# Of a setting: what is found, what it should be, what to send to make it so, and what that does
+# Of a setting: the value found, the wanted value, the request that sets it, and a description of the change
 State = Tuple[Any, Any, Record, str]
 
 
 def bucket_policy(answer: Record, arn: str) -> State:
-    """Refuse requests without TLS, beside the user's own statements."""
+    """Refuse requests without TLS; the user's own statements stay."""
     sid, everything = "SparkifyTlsOnly", {"Principal": "*", "Action": "s3:*", "Resource": [arn, arn + "/*"]}
     statement = {"Sid": sid, "Effect": "Deny", **everything, "Condition": {"Bool": {"aws:SecureTransport": "false"}}}
     found = json.loads(answer.get("Policy", "{}"))
@@ -270,27 +270,27 @@ def bucket_policy(answer: Record, arn: str) -> State:
 
 
 def public_access_block(answer: Record, arn: str) -> State:
-    """Close every way in which the bucket could become public."""
+    """Block all public access."""
     ways = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
     key, wanted = "PublicAccessBlockConfiguration", dict.fromkeys(ways, True)
     return answer.get(key), wanted, {key: wanted}, "blocked"
 
 
 def bucket_encryption(answer: Record, arn: str) -> State:
-    """Encrypt by default with S3's keys, unless the user has chosen a way (a KMS key)."""
+    """Encrypt by default with S3's keys, unless the user has chosen another encryption (a KMS key)."""
     ours = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
     found = answer.get("ServerSideEncryptionConfiguration")
     return found, found or ours, {"ServerSideEncryptionConfiguration": ours}, "set to SSE-S3"
 
 
 def bucket_lifecycle_configuration(answer: Record, arn: str) -> State:
-    """Abort what dead jobs have begun to upload, unseen and paid for, and remove old logs, beside the user's rules."""
+    """Abort unfinished uploads of killed jobs, invisible but billed, and expire old logs; other rules stay."""
     abort = {"Filter": {"Prefix": ""}, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}
     expire = {"Filter": {"Prefix": LOGS}, "Expiration": {"Days": 30}}
     ours = {"sparkify-abort-uploads": abort, "sparkify-expire-logs": expire}
     wanted = [dict(rule) for rule in answer.get("Rules", []) if rule.get("ID") not in ours]
     for rule in wanted:
-        if "Prefix" in rule:  # the older of S3's two notations, which cannot be mixed
+        if "Prefix" in rule:  # the older of S3's two notations, which must not be mixed
             rule["Filter"] = {"Prefix": rule.pop("Prefix")}
     wanted += [{"ID": name, "Status": "Enabled", **rule} for name, rule in ours.items()]
     sent: Record = {"LifecycleConfiguration": {"Rules": wanted}}
@@ -304,13 +304,13 @@ PROTECTION = (bucket_policy, public_access_block, bucket_encryption, bucket_life
 
 
 def protect(bucket: Bucket) -> None:
-    """Bring every setting to what it should be. An S3-compatible store may lack one."""
+    """Bring every setting to its wanted value. An S3-compatible store may lack one."""
     arn = "arn:%s:s3:::%s" % (bucket.client.meta.partition, bucket.name)
     for setting in PROTECTION:
         name = setting.__name__
         what = name.replace("bucket_", "").replace("_", " ")
         if setting is bucket_policy and bucket.config.endpoint.startswith("http://"):
-            say("policy: left out, it would lock everybody out of a store without TLS")
+            say("policy: skipped, since it would lock everybody out of a store without TLS")
             continue
         try:
             found, wanted, sent, text = setting(bucket.ask("get_" + name), arn)
@@ -321,11 +321,11 @@ def protect(bucket: Bucket) -> None:
         except ClientError as error:
             if code_of(error) not in ("NotImplemented", "MethodNotAllowed"):
                 raise
-            say("%s: left out, this store has no such setting" % what)
+            say("%s: skipped, since this store does not support it" % what)
 
 
 def plain(value: Any) -> Any:
-    """A setting in one notation: S3 may reorder lists, unpack those of one value and drop what is empty."""
+    """A setting in canonical form: S3 may reorder lists, unpack those of one value and drop empty values."""
     if isinstance(value, dict):
         items = {key: plain(item) for key, item in value.items()}
         return {key: item for key, item in items.items() if item not in ("", {}, [])}
@@ -339,13 +339,13 @@ def plain(value: Any) -> Any:
 
 
 def read(path: str, forbidden: Sequence[str]) -> bytes:
-    """A file's content; raises UsageError where it holds a credential, which anybody with the bucket could read."""
+    """A file's content; raises UsageError if it contains a credential, which every reader of the bucket would see."""
     with open(path, "rb") as file:
         body = file.read()
     for number, line in enumerate(body.decode("utf-8", "replace").splitlines(), 1):
         if CREDENTIAL.search(line) or any(secret in line for secret in forbidden):
             name = os.path.basename(path)
-            raise etl.UsageError("%s holds a credential in line %d: nothing was uploaded" % (name, number))
+            raise etl.UsageError("%s contains a credential in line %d: nothing was uploaded" % (name, number))
     return body
 
 
@@ -358,7 +358,7 @@ def code_of(error: ClientError) -> str:
 
 
 def explain(error: Exception) -> str:
-    """An error of AWS or of the road there as one sentence."""
+    """An error of AWS or of the network as one sentence."""
     if not isinstance(error, ClientError):
         return str(error)
     code, message = code_of(error), error.response["Error"].get("Message", "")
@@ -367,7 +367,7 @@ def explain(error: Exception) -> str:
 
 
 def make(config: Config, forbidden: Sequence[str]) -> None:
-    """Everything in order. Raises UsageError and whatever boto3 raises."""
+    """Find or make the bucket, protect it, upload the job. Raises UsageError and what boto3 raises."""
     session = open_session(config.aws)
     hidden = [*forbidden, *secrets_of(session)]
     bodies = {

@@ -2,11 +2,11 @@
 # Starts the job on EMR Serverless, in the application and with the role that emr-serverless.yaml makes.
 #
 #   APPLICATION=00f1r7b1abcd2345 JOB_ROLE=arn:aws:iam::111122223333:role/… serverless/emr_serverless.sh
-#     --wait      wait until it has ended: exit code 0, the job has succeeded; 1, it has not
+#     --wait      also wait until it has ended: exit code 0 if the job has succeeded, else 1
 #     --dry-run   print the call and start nothing
-#     -- --full   what follows -- are options of the job
+#     -- --full   pass what follows -- to the job
 #
-# Exit codes: 2 wrong usage or environment; 130 Ctrl-C; 143 SIGTERM. Where a run goes on, a sentence says so.
+# Exit code 2: wrong usage or environment. 130: Ctrl-C, 143: SIGTERM. If a run goes on, the message says so.
 # Uses only what bash 3.2 knows, since that is what macOS has.
 # shellcheck disable=SC2153 # some settings are assigned by eval
 set -euo pipefail
@@ -15,10 +15,10 @@ set -euo pipefail
 
 # Bucket, script, input, output and region are in dl.cfg.
 : "${APPLICATION:=}"          # the id of the application
-: "${JOB_ROLE:=}"             # ARN of the role that the job has
+: "${JOB_ROLE:=}"             # ARN of the job's role
 : "${RUN_NAME:=sparkify-etl}"
-: "${EXECUTORS:=3}"           # at most, of 4 vCPUs each, beside a driver of 4: see MaxCores of the stack
-: "${POLL_SECONDS:=15}"       # between two looks while waiting: the CLI has no waiter for runs
+: "${EXECUTORS:=3}"           # at most, of 4 vCPUs each, plus a driver of 4: see MaxCores of the stack
+: "${POLL_SECONDS:=15}"       # between two requests while waiting: the CLI has no waiter for runs
 
 # ------------------------------------------------------------------------------------ usage and dl.cfg
 
@@ -34,12 +34,12 @@ while [ $# -gt 0 ]; do
     --dry-run) dry_run=yes ;;
     --help | -h) sed '1d; /^# shellcheck/d; /^set /d; /^# -.* usage/,$d; s/^# \{0,1\}//' "$0" && exit ;;
     --) shift && break ;;
-    *) die "unknown option: ${1%%=*}; there are --wait, --dry-run, --help, and -- before options of the job" ;;
+    *) die "unknown option: ${1%%=*}; known: --wait, --dry-run, --help, and -- before options of the job" ;;
   esac
   shift
 done
-[ -n "$APPLICATION" ] || die "APPLICATION is empty; it is an output of the stack (docs/serverless.md)"
-[ -n "$JOB_ROLE" ] || die "JOB_ROLE is empty; it is an output of the stack (docs/serverless.md)"
+[ -n "$APPLICATION" ] || die "APPLICATION is empty; it is an output of the stack (docs/deploy.md)"
+[ -n "$JOB_ROLE" ] || die "JOB_ROLE is empty; it is an output of the stack (docs/deploy.md)"
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 settings=$(python3 "$here/create_s3.py" --print-settings) || exit 2
@@ -48,10 +48,10 @@ export AWS_PAGER='' AWS_DEFAULT_OUTPUT=text AWS_DEFAULT_REGION=$REGION
 
 # ------------------------------------------------------------------------------------ the call
 
-# In a bucket of your account alone: its owner decides what runs under that role
-account=$(aws sts get-caller-identity --query Account) || die "AWS does not take these credentials"
+# Only in a bucket of your account: its owner decides what runs as that role
+account=$(aws sts get-caller-identity --query Account) || die "AWS rejects these credentials"
 aws s3api head-object --bucket "$BUCKET" --key "$SCRIPT" --expected-bucket-owner "$account" >/dev/null ||
-  die "the job is not at s3://$BUCKET/$SCRIPT, or not in a bucket of yours; run: python create_s3.py"
+  die "s3://$BUCKET/$SCRIPT does not exist, or the bucket belongs to another account; run: python create_s3.py"
 
 job=(
   "s3://$BUCKET/$SCRIPT"
@@ -71,7 +71,7 @@ call=(
   --application-id "$APPLICATION"
   --execution-role-arn "$JOB_ROLE"
   --name "$RUN_NAME"
-  --execution-timeout-minutes 180 # lest a stuck run is paid for
+  --execution-timeout-minutes 180 # so that a stuck run is not paid for without end
   --job-driver "$driver"
   --configuration-overrides "{\"monitoringConfiguration\": {\"s3MonitoringConfiguration\": {\"logUri\": \"$logs\"}}}"
   --tags project=sparkify
@@ -106,7 +106,7 @@ trap 'die "interrupted; the run goes on" 143' TERM
 state=
 while :; do
   state=$(aws emr-serverless get-job-run --application-id "$APPLICATION" --job-run-id "$run" --query jobRun.state) ||
-    die "cannot see the run, which goes on"
+    die "cannot read the state of the run, which goes on"
   case $state in SUCCESS | FAILED | CANCELLED) break ;; esac
   sleep "$POLL_SECONDS"
 done
@@ -114,11 +114,11 @@ if [ "$state" = SUCCESS ]; then
   echo "The job has succeeded."
   exit
 fi
-echo "emr_serverless.sh: the job has not succeeded, its run is $state; the reason, the end of the driver's log:" >&2
+echo "emr_serverless.sh: the job has not succeeded: its run is $state; the reason and the end of the driver's log:" >&2
 aws emr-serverless get-job-run --application-id "$APPLICATION" --job-run-id "$run" --query jobRun.stateDetails >&2 ||
   true
 for log in stdout stderr; do
   aws s3 cp "${logs}applications/$APPLICATION/jobs/$run/SPARK_DRIVER/$log.gz" - | gzip -dc | tail -n 20 >&2 ||
-    echo "not there yet: the driver's $log" >&2
+    echo "the driver's $log has not arrived yet" >&2
 done
 exit 1

@@ -1,12 +1,12 @@
-"""AWS Lambda: brings the lake up to date after files have come, by the very etl.py that clusters run.
+"""AWS Lambda: brings the lake up to date after new files have arrived, with the etl.py that clusters run.
 
-The messages of a batch are but a trigger. The job itself finds what is new in its input, so that messages that come
-twice, late or in another order change nothing. What is too much for a Lambda function goes to an EMR cluster instead,
-launched by etl_job.sh. A message leaves the queue only when the lake holds all that was in the input by then.
+Messages are only a trigger. The job finds what is new in its input, so duplicate, late or reordered messages change
+nothing. An input that is too large for a Lambda function goes to an EMR cluster instead, launched by etl_job.sh. A
+message leaves the queue only when the lake holds everything that was in the input by then.
 
 Settings are environment variables, those of etl.py and etl_job.sh and these:
-  BUCKET, SCRIPT        where create_s3.py has put the job
-  MAX_BYTES, MAX_FILES  of new input; with more of either the job runs on EMR
+  BUCKET, SCRIPT        where create_s3.py has uploaded the job
+  MAX_BYTES, MAX_FILES  limits of new input, above which the job runs on EMR
   CRAWLER               a Glue crawler to start afterwards; none by default
 """
 
@@ -30,7 +30,7 @@ from botocore.exceptions import ClientError
 import etl
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_BYTES, MAX_FILES = "2000000000", "2000"  # docs/serverless.md has the reasons
+MAX_BYTES, MAX_FILES = "2000000000", "2000"  # docs/deploy.md has the reasons
 NAME = "sparkify-etl"  # as in etl_job.sh
 HEAP = 0.7  # of the function's memory; the rest is for Java's own needs, both Pythons and the aws CLI
 LAST_SECONDS = 90  # of the function's time, in which a run is ended tidily and a cluster launched
@@ -41,7 +41,7 @@ Event = Dict[str, Any]
 
 
 class RunFailedError(Exception):
-    """The lake is not up to date: the messages go back to the queue, in the end to the dead letters."""
+    """The lake is not up to date: the messages return to the queue, and finally become dead letters."""
 
 
 class Load(NamedTuple):
@@ -57,24 +57,24 @@ class Load(NamedTuple):
 
 
 def handler(event: Event, context: Any) -> Event:
-    """Lambda's entry point, for a batch of SQS messages. Returns the messages that are to come again.
+    """Lambda's entry point, for a batch of SQS messages. Returns the messages that must be delivered again.
 
     Raises RunFailedError where the job or the launch of a cluster fails, etl.UsageError for wrong settings.
     """
     config = etl.configure([], os.environ)
     if is_only_a_test(event) and not all(list_files(getattr(config, name)) for name in etl.INPUTS):
-        print("S3 has tried out its notifications, and there is no input yet")
+        print("S3 has sent its test notification, and there is no input yet")
         return {"batchItemFailures": []}
     refuse_another_job()
     if cluster_at_work():
-        return postponed(event, "an EMR cluster is at work; the messages come again when it may have ended")
+        return postponed(event, "an EMR cluster is running; the messages return when it may have terminated")
     ledger = read_ledger(config)
     load = to_read(config, ledger)
     if not load.fits():
         return postponed(event, "%d files of %d bytes are too much for Lambda: %s" % (*load, launch_cluster(config)))
     started = datetime.datetime.now(datetime.timezone.utc)
     if not run_job(context):
-        return postponed(event, "the time of the function was too short: %s" % launch_cluster(config))
+        return postponed(event, "the run did not end within the function's time: %s" % launch_cluster(config))
     before = ledger.report if isinstance(ledger, etl.Ledger) else {}
     say_metrics(latest_report(config, started), before)
     start_crawler()
@@ -82,32 +82,32 @@ def handler(event: Event, context: Any) -> Event:
 
 
 def postponed(event: Event, reason: str) -> Event:
-    """The answer that lets all messages of a batch come again; says why."""
+    """The response that returns all messages of a batch to the queue; prints the reason."""
     print(reason)
     return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in event.get("Records", [])]}
 
 
 def is_only_a_test(event: Event) -> bool:
-    """Whether S3 has sent nothing but what it sends when somebody sets up notifications."""
+    """Whether all messages are those that S3 sends when notifications are set up."""
     return all(json.loads(record["body"]).get("Event") == "s3:TestEvent" for record in event.get("Records", []))
 
 
-# ------------------------------------------------------------------------------------ what there is to do
+# ------------------------------------------------------------------------------------ the plan
 
 
 def refuse_another_job() -> None:
-    """Two versions of etl.py that take turns would build the whole lake anew each time."""
+    """Fail if the script in the bucket differs: two versions in turn would rebuild the whole lake each time."""
     bucket, key = os.environ["BUCKET"], os.environ["SCRIPT"]
     deployed = boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
     if deployed != Path(etl.__file__).read_bytes():
         raise RunFailedError(
-            "this function holds another etl.py than s3://%s/%s: deploy the function again, or run create_s3.py"
+            "this function has another etl.py than s3://%s/%s: deploy the function again, or run create_s3.py"
             % (bucket, key)
         )
 
 
 def place(uri: str, *parts: str) -> Tuple[str, str]:
-    """The bucket and the key of something in a folder of S3.
+    """The bucket and key of a name in a folder of S3.
 
     >>> place("s3://mine/lake", "_runs", ""), place("s3://mine", "")
     (('mine', 'lake/_runs/'), ('mine', ''))
@@ -117,7 +117,7 @@ def place(uri: str, *parts: str) -> Tuple[str, str]:
 
 
 def read_ledger(config: etl.Config) -> Union[etl.Ledger, str]:
-    """What the last run has left to the next one, or why that is of no use to it."""
+    """The ledger of the last run, or why there is no usable one."""
     bucket, key = place(config.output, etl.LEDGER)
     try:
         text = boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read().decode("utf-8", "replace")
@@ -143,7 +143,7 @@ def list_files(uri: str) -> etl.Files:
 
 
 def list_objects(uri: str) -> etl.Files:
-    """What is in a folder of S3, by relative name: bytes and time of modification in ms."""
+    """The objects in a folder of S3, by relative name: bytes and time of modification in ms."""
     bucket, prefix = place(uri, "")
     pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     found = [entry for page in pages for entry in page.get("Contents", []) if not entry["Key"].endswith("/")]
@@ -167,12 +167,12 @@ def run_job(context: Any) -> bool:
             end(process)
             return False
     if code:
-        raise RunFailedError("etl.py has ended with exit code %d; its sentence is in the log" % code)
+        raise RunFailedError("etl.py failed with exit code %d; its message is in the log" % code)
     return True
 
 
 def named_user(folder: Path) -> Dict[str, str]:
-    """The environment in which this process's user has a name, as Hadoop wants it; Lambda's is not in /etc/passwd."""
+    """An environment in which the user has a name, which Hadoop needs; Lambda's user is not in /etc/passwd."""
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:
@@ -184,7 +184,7 @@ def named_user(folder: Path) -> Dict[str, str]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Let a run go tidily, if it can."""
+    """Stop a run cleanly, if it can."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(timeout=TIDY_SECONDS)
@@ -193,14 +193,14 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def cluster_at_work() -> bool:
-    """Whether a cluster of etl_job.sh has not ended yet."""
+    """Whether a cluster of etl_job.sh is running."""
     states = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
     pages = boto3.client("emr").get_paginator("list_clusters").paginate(ClusterStates=states)
     return os.environ.get("CLUSTER_NAME", NAME) in {cluster["Name"] for page in pages for cluster in page["Clusters"]}
 
 
 def launch_cluster(config: etl.Config) -> str:
-    """Launch the EMR job with the settings of this function, in a dl.cfg; returns what etl_job.sh says."""
+    """Launch the EMR job with the settings of this function, in a dl.cfg; returns the output of etl_job.sh."""
     places = {name: os.environ[name] for name in ("BUCKET", "SCRIPT")}
     places.update(SONG_DATA=config.song_data, LOG_DATA=config.log_data, OUTPUT=config.output)
     with tempfile.TemporaryDirectory() as folder:
@@ -217,7 +217,7 @@ def launch_cluster(config: etl.Config) -> str:
 
 
 def latest_report(config: etl.Config, since: datetime.datetime) -> Dict[str, Any]:
-    """The report of the run that has begun after a moment."""
+    """The report of the run that began after a time."""
     bucket, folder = place(config.output, "_runs", "")
     after = folder + since.strftime("%Y%m%dT%H%M%SZ")
     s3 = boto3.client("s3")
@@ -232,7 +232,7 @@ def quarantined(report: Mapping[str, Any]) -> int:
 
 
 def say_metrics(report: Mapping[str, Any], before: Mapping[str, Any]) -> None:
-    """Log a line that CloudWatch makes metrics of (its embedded metric format)."""
+    """Log a line in CloudWatch's embedded metric format."""
     values = {
         "Plays": report["tables"]["songplays"]["rows"],
         "Quarantined": quarantined(report),
@@ -244,7 +244,7 @@ def say_metrics(report: Mapping[str, Any], before: Mapping[str, Any]) -> None:
 
 
 def start_crawler() -> None:
-    """Start the Glue crawler, where there is one that does not run already."""
+    """Start the Glue crawler, if one is set and not running."""
     crawler = os.environ.get("CRAWLER")
     if not crawler:
         return

@@ -214,7 +214,7 @@ def test_a_second_run_changes_nothing(create: Create, store: Server) -> None:
     assert store.changes() == []
     assert done.code == 0
     lines = done.out.splitlines()
-    assert lines[0] == "bucket sparkify-dl-sp: already yours, in us-west-2"
+    assert lines[0] == "bucket sparkify-dl-sp: exists, in us-west-2"
     assert [line.split(": ")[-1] for line in lines[1:-1]] == ["unchanged"] * 6
 
 
@@ -334,7 +334,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(create: Create, s
     make_bucket(s3)
     again = create("--dry-run").out.splitlines()
     assert store.changes() == []
-    assert again == ["bucket sparkify-dl-sp: already yours, in us-west-2", *lines[1:]]
+    assert again == ["bucket sparkify-dl-sp: exists, in us-west-2", *lines[1:]]
 
 
 # ------------------------------------------------------------------------------------ refused
@@ -359,7 +359,8 @@ def test_somebody_elses_bucket_is_refused_even_if_it_is_open(
     assert done.code == 2
     own = "for instance sparkify-dl-sp-123456789012-us-west-2-an, which only your account can have\n"
     assert (
-        "the bucket sparkify-dl-sp belongs to somebody else, or the credentials in use lack s3:ListBucket: " in done.err
+        "the bucket sparkify-dl-sp belongs to another account, or the credentials in use lack s3:ListBucket: "
+        in done.err
     )
     assert done.err.endswith(own)
     assert store.changes() == []
@@ -386,7 +387,7 @@ def test_a_bucket_in_another_region_is_used_where_it_is(create: Create, store: S
     make_bucket(store.client("s3", "eu-central-1"), "eu-central-1")
     done = create("--region", "us-west-2")
     assert done.code == 0
-    assert "already yours, in eu-central-1\n" in done.out
+    assert "exists, in eu-central-1\n" in done.out
     assert {call.region for call in store.changes()} == {"eu-central-1"}
     assert settings(s3)["encrypted"] == ["AES256"]
 
@@ -525,7 +526,7 @@ def test_a_script_that_holds_a_credential_is_not_uploaded(
     monkeypatch.setattr(etl, "__file__", str(script))
     done = create()
     assert (done.code, store.calls) == (2, [])
-    assert done.err == "create_s3.py: etl.py holds a credential in line 2: nothing was uploaded\n"
+    assert done.err == "create_s3.py: etl.py contains a credential in line 2: nothing was uploaded\n"
 
 
 # ------------------------------------------------------------------------------------ S3-compatible stores
@@ -534,7 +535,7 @@ def test_a_script_that_holds_a_credential_is_not_uploaded(
 def test_without_tls_no_policy_locks_the_user_out(create: Create, store: Server, s3: Any) -> None:
     done = create(env={"AWS_ENDPOINT_URL": store.endpoint})
     assert done.code == 0
-    assert "policy: left out, it would lock everybody out of a store without TLS\n" in done.out
+    assert "policy: skipped, since it would lock everybody out of a store without TLS\n" in done.out
     with pytest.raises(s3.exceptions.ClientError, match="NoSuchBucketPolicy"):
         s3.get_bucket_policy(Bucket=BUCKET)
     assert keys(s3) == UPLOADED
@@ -546,7 +547,7 @@ def test_a_setting_that_the_store_lacks_is_left_out(methods: List[str], create: 
         store.answer(method, "?publicAccessBlock", 501, "NotImplemented")
     done = create()
     assert done.code == 0
-    assert "public access block: left out, this store has no such setting\n" in done.out
+    assert "public access block: skipped, since this store does not support it\n" in done.out
     assert "spark-etl.py: uploaded, " in done.out
 
 
@@ -575,7 +576,7 @@ def test_a_script_that_spark_would_not_run_is_refused(create: Create, store: Ser
     write_config("[S3]\nSCRIPT = typescript\n")
     done = create()
     assert (done.code, store.calls) == (2, [])
-    assert "[S3] SCRIPT is typescript; spark-submit wants a name that ends in .py" in done.err
+    assert "[S3] SCRIPT is typescript; its name must end in .py, for spark-submit" in done.err
 
 
 def test_the_region_is_the_flag_or_either_variable_or_the_file_or_the_profile_or_oregon(

@@ -277,7 +277,7 @@ def test_without_any_setting_the_default_cluster_is_launched(project: Project, a
     (cluster,) = clusters(aws)
     check_default_cluster(emr, cluster)
     lines = dict(line.split(None, 1) for line in done.out.splitlines())
-    assert lines["launched"] == cluster + ", which ends by itself when the job has ended"
+    assert lines["launched"] == cluster + ", which terminates when the job has ended"
     assert lines["writes"] == "s3://sparkify-dl-sp/sparkify-data"
     assert lines["logs"].startswith("s3://sparkify-dl-sp/emr-logs/%s/" % cluster)
     watch = subprocess.run(["bash", "-c", lines["watch"]], env=project.environment, stdout=subprocess.PIPE, check=True)
@@ -416,12 +416,14 @@ def test_an_input_on_this_machine_is_refused(project: Project) -> None:
 def test_a_cluster_has_two_nodes_at_least(nodes: str, project: Project) -> None:
     done = project.run(env={"NODES": nodes})
     assert (done.code, done.out) == (2, "")
-    assert done.err == "etl_job.sh: NODES is %s; it takes a number from 2: a primary node and core nodes\n" % nodes
+    assert (
+        done.err == "etl_job.sh: NODES is %s; it must be a number, at least 2: a primary node and core nodes\n" % nodes
+    )
 
 
 def test_spot_is_yes_or_no(project: Project) -> None:
     done = project.run(env={"SPOT": "true"})
-    assert (done.code, done.out, done.err) == (2, "", "etl_job.sh: SPOT is true; it takes yes or no\n")
+    assert (done.code, done.out, done.err) == (2, "", "etl_job.sh: SPOT is true; it must be yes or no\n")
 
 
 @pytest.mark.parametrize("argv", [["--nonsense"], ["cluster"], ["--key=" + SECRET]])
@@ -434,7 +436,7 @@ def test_wrong_options_exit_with_2_and_show_no_value(argv: List[str], project: P
 def test_help_and_documentation_name_every_setting(project: Project) -> None:
     done = project.run("--help")
     assert (done.code, done.err) == (0, "")
-    text = (ROOT / "docs" / "emr.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     for name in names_of_settings():
         assert "${%s:=" % name in done.out
         assert re.search(r"^\| `%s` \|" % name, text, re.MULTILINE)
@@ -449,14 +451,14 @@ def test_credentials_of_dl_cfg_are_used_where_there_are_no_others(project: Proje
     project.configure(CREDENTIALS + "AWS_SESSION_TOKEN =\n[S3]\nBUCKET = no-such-bucket\n")
     aws.calls.clear()
     done = project.run(env=dict(NO_KEYS))
-    assert "s3://no-such-bucket/sparkify-scripts/spark-etl.py is not there" in done.err
+    assert "s3://no-such-bucket/sparkify-scripts/spark-etl.py does not exist" in done.err
     assert [call.key_id for call in aws.calls] == [OTHER_ID, OTHER_ID]
 
 
 def test_the_cli_s_own_credentials_come_first(project: Project, aws: Server) -> None:
     project.configure(CREDENTIALS + "[S3]\nBUCKET = no-such-bucket\n")
     aws.calls.clear()
-    assert "s3://no-such-bucket/sparkify-scripts/spark-etl.py is not there" in project.run().err
+    assert "s3://no-such-bucket/sparkify-scripts/spark-etl.py does not exist" in project.run().err
     assert [call.key_id for call in aws.calls] == [KEY_ID, KEY_ID]
 
 
@@ -500,7 +502,7 @@ def refused(project: Project, aws: Server, sentence: str, env: Optional[Variable
     assert clusters(aws) == []
 
 
-NOT_THERE = "s3://%s/%s is not there, or not in a bucket of yours; run: python create_s3.py"
+NOT_THERE = "s3://%s/%s does not exist, or the bucket belongs to another account; run: python create_s3.py"
 
 
 @pytest.mark.parametrize(("bucket", "key"), [(BUCKET, SCRIPT), (BUCKET, START), ("no-such-bucket", SCRIPT)])
@@ -524,7 +526,9 @@ def test_an_older_script_is_launched_with_a_warning(project: Project, aws: Serve
     put_job(aws, b"# older")
     done = project.run("--dry-run")
     assert done.code == 0
-    assert done.err.startswith("etl_job.sh: etl.py is not the one in the bucket, which runs; to change that: python ")
+    assert done.err.startswith(
+        "etl_job.sh: the etl.py in the bucket, which will run, is not the local one; to upload that: python "
+    )
 
 
 @pytest.mark.parametrize("name", ["song_data", "log_data"])
@@ -534,7 +538,7 @@ def test_an_empty_input_is_refused(name: str, project: Project, aws: Server) -> 
         s3.delete_object(Bucket=INPUT, Key=entry["Key"])
     for key in (name + "/", name + "_old/a.json", "a/%s/a.json" % name, name + ".json"):
         s3.put_object(Bucket=INPUT, Key=key, Body=b"")
-    refused(project, aws, "there is nothing in the input s3://udacity-dend/%s/" % name)
+    refused(project, aws, "the input s3://udacity-dend/%s/ is empty" % name)
 
 
 def test_the_root_of_a_bucket_may_be_an_input(project: Project, aws: Server) -> None:
@@ -545,7 +549,7 @@ def test_the_root_of_a_bucket_may_be_an_input(project: Project, aws: Server) -> 
 
 def test_an_input_that_may_not_be_read_is_refused_with_aws_s_words(project: Project, aws: Server) -> None:
     project.pretend(udacity_dend=COMPLAINT % "AccessDenied")
-    refused(project, aws, "cannot look into the input s3://udacity-dend/song_data")
+    refused(project, aws, "cannot list the input s3://udacity-dend/song_data")
     assert (COMPLAINT % "AccessDenied") in project.run().err
 
 
@@ -573,7 +577,7 @@ def test_what_emr_refuses_is_shown(project: Project) -> None:
     project.pretend(create_cluster=COMPLAINT % "ValidationException")
     done = project.run("--wait")
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith(COMPLAINT % "ValidationException" + "\netl_job.sh: no cluster was launched; ")
+    assert done.err.startswith(COMPLAINT % "ValidationException" + "\netl_job.sh: no cluster was launched, unless ")
 
 
 def test_a_lost_answer_is_no_reason_to_launch_again(project: Project, aws: Server) -> None:
@@ -592,10 +596,12 @@ def test_a_lost_answer_is_no_reason_to_launch_again(project: Project, aws: Serve
         with pytest.raises(BlockingIOError):
             deaf.accept()
     assert (done.code, done.out) == (2, "")
-    assert "if its answer was lost, this tells: aws emr list-clusters --active --region us-west-2\n" in done.err
+    assert "unless AWS's answer was lost; check: aws emr list-clusters --active --region us-west-2\n" in done.err
 
 
 # ------------------------------------------------------------------------------------ waiting
+
+GOES_ON = "goes on and terminates when the job has ended"
 
 
 class Story:
@@ -640,7 +646,7 @@ def test_waiting_outlasts_the_waiter_and_ends_with_success(project: Project, aws
     story = tell(RUNNING, RUNNING, RUNNING, ("STARTING", "PENDING"), RUNNING, ("TERMINATING", "COMPLETED"), DONE)
     done = project.run("--wait")
     assert (done.code, done.err) == (0, "")
-    assert done.out.endswith("The job has succeeded and the cluster has ended.\n")
+    assert done.out.endswith("The job has succeeded and the cluster has terminated.\n")
     assert story.looks >= 7
 
 
@@ -664,7 +670,7 @@ def test_a_failed_job_exits_with_1_and_shows_the_end_of_its_log(
     assert (done.code, story.reached.is_set()) == (1, True)
     assert "succeeded" not in done.out
     lines = done.err.splitlines()
-    assert lines[0].startswith("etl_job.sh: the job has not succeeded, its step is FAILED; ")
+    assert lines[0].startswith("etl_job.sh: the job has not succeeded: its step is FAILED; ")
     assert lines[2:] == ["line %d" % n for n in range(11, 30)] + ["etl.py: too many bad records"]
 
 
@@ -675,7 +681,7 @@ def test_whatever_is_not_completed_has_failed_and_late_logs_are_announced(
     done = project.run("--wait")
     assert done.code == 1
     assert "its step is CANCELLED; " in done.err
-    assert re.search(r"^not there yet: s3://sparkify-dl-sp/emr-logs/j-\w+/$", done.err, re.MULTILINE)
+    assert re.search(r"^the log has not arrived yet: s3://sparkify-dl-sp/emr-logs/j-\w+/$", done.err, re.MULTILINE)
 
 
 def test_who_cannot_see_the_cluster_any_more_is_told_that_it_goes_on(project: Project) -> None:
@@ -683,7 +689,7 @@ def test_who_cannot_see_the_cluster_any_more_is_told_that_it_goes_on(project: Pr
     done = project.run("--wait")
     assert done.code == 2
     assert "(ExpiredToken)" in done.err
-    assert done.err.endswith("etl_job.sh: cannot see the cluster; the cluster 1 goes on and ends by itself\n")
+    assert done.err.endswith("etl_job.sh: cannot read the state of the cluster; the cluster 1 %s\n" % GOES_ON)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -697,7 +703,7 @@ def test_an_interruption_while_waiting_leaves_the_cluster(
     done = project.finish(process)
     assert done.code == code
     (cluster,) = re.findall(r"^launched  (j-\w+),", done.out)
-    assert done.err.endswith("etl_job.sh: interrupted; the cluster %s goes on and ends by itself\n" % cluster)
+    assert done.err.endswith("etl_job.sh: interrupted; the cluster %s %s\n" % (cluster, GOES_ON))
     assert emr.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["State"] == "RUNNING"
 
 

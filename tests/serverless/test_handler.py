@@ -171,7 +171,7 @@ def test_too_much_for_a_function_goes_to_one_cluster_by_the_call_of_etl_job(
     again = road.messages()
     assert sorted(map(keys_of, again)) == sorted(map(keys_of, messages))
     assert road.deliver(again) == len(messages)
-    assert "an EMR cluster is at work" in capfd.readouterr().out
+    assert "an EMR cluster is running" in capfd.readouterr().out
     (by_function,) = launches(road)
 
     road.server.client("emr").terminate_job_flows(JobFlowIds=[road.clusters()[0]["Id"]])
@@ -231,7 +231,7 @@ def test_a_run_that_takes_too_long_is_ended_and_a_cluster_takes_over(
     put_sample(road, tmp_path)
     messages = road.messages()
     assert road.deliver(messages, seconds=handler.LAST_SECONDS + 1) == len(messages)
-    assert "the time of the function was too short: launched  j-" in capfd.readouterr().out
+    assert "the run did not end within the function's time: launched  j-" in capfd.readouterr().out
     assert len(road.clusters()) == 1
     assert objects(road) == []
 
@@ -274,7 +274,7 @@ def test_what_fails_eight_times_is_a_dead_letter(road: Road, tmp_path: Path) -> 
 def test_a_cluster_that_cannot_be_launched_is_a_failure(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     road.put(ANOTHER_DAY, "log_data/" + ANOTHER_DAY.name)
     monkeypatch.setenv("MAX_BYTES", "0")
-    with pytest.raises(handler.RunFailedError, match="no EMR cluster: etl_job.sh: there is nothing in the input s3://"):
+    with pytest.raises(handler.RunFailedError, match="no EMR cluster: etl_job.sh: the input s3://"):
         road.deliver(road.messages())
 
 
