@@ -1,4 +1,4 @@
-"""The commands of docs/serverless.md, typed into a shell: no bucket but the reader's is in what they make."""
+"""The commands of docs/deploy.md, typed into a shell: no bucket but the reader's is in what they make."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def server() -> Iterator[Server]:
 
 def block(beginning: str) -> str:
     """The commands of the page that begin so."""
-    page = (ROOT / "docs" / "serverless.md").read_text("utf-8")
+    page = (ROOT / "docs" / "deploy.md").read_text("utf-8")
     found = re.search(r"^```\n(%s.*?)^```" % re.escape(beginning), page, re.DOTALL | re.MULTILINE)
     assert found, beginning
     return found.group(1)

@@ -121,7 +121,7 @@ def test_a_dry_run_starts_nothing(server: Server, application: str, tmp_path: Pa
         ({"APPLICATION": "00f1r7b1abcd2345", "JOB_ROLE": ROLE}, "(ResourceNotFoundException)"),
         (
             {"APPLICATION": "0", "JOB_ROLE": ROLE, "BUCKET": "nobodys"},
-            "the job is not at s3://nobodys/sparkify-scripts/",
+            "s3://nobodys/sparkify-scripts/spark-etl.py does not exist",
         ),
     ],
 )
