@@ -138,7 +138,7 @@ class Server:
 
     def post(self, path: str, body: str) -> None:
         headers = {"Content-Type": "text/plain"}
-        urlopen(Request(self.endpoint + path, body.encode(), headers, method="POST"), timeout=10).close()
+        urlopen(Request(self.endpoint + path, body.encode(), headers, method="POST"), timeout=60).close()
 
     def reset(self) -> None:
         self.answers.clear()

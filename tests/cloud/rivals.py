@@ -24,9 +24,9 @@ import etl
 
 Rows = Dict[str, Any]
 STEPS = ROOT / "tests/crash/steps.py"
-SETTINGS = {"BEAT_SECONDS": 0.5, "ACT_SECONDS": 4, "LEASE_SECONDS": 8, "REQUESTS_AT_ONCE": 1}
+SETTINGS = {"BEAT_SECONDS": 0.5, "ACT_SECONDS": 8, "LEASE_SECONDS": 16, "REQUESTS_AT_ONCE": 1}
 GIVEN_UP = (
-    "etl.py: the lock on %s expired, since this run gave no sign of life for 8 s: another run may have taken over, and"
+    "etl.py: the lock on %s expired, since this run gave no sign of life for 16 s: another run may have taken over, and"
     " this one changes nothing more"
 )
 

@@ -14,6 +14,13 @@ from typing import Dict, Iterator, List, NamedTuple
 import pyspark
 
 SPARK = Path(pyspark.__file__).parent
+# Of two executors with one core each, both have a share in each stage of two tasks, however late one of them comes.
+ON_TWO_EXECUTORS = {
+    "spark.cores.max": "2",
+    "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+    "spark.scheduler.maxRegisteredResourcesWaitingTime": "300s",
+    "spark.locality.wait": "0s",
+}
 
 
 class Cluster(NamedTuple):
@@ -41,9 +48,11 @@ def start(role: str, arguments: List[str], env: Dict[str, str], log: Path) -> su
 
 def wait_for(pattern: str, log: Path, daemon: subprocess.Popen[bytes]) -> str:
     """The first match of a pattern in a daemon's log; fails when the daemon ends before."""
+    said = ""
     with log.open(encoding="utf-8") as lines:
         while daemon.poll() is None:
-            found = re.search(pattern, lines.readline())
+            said += lines.readline()  # which may be half of one
+            found = re.search(pattern + ".*\n", said)
             if found:
                 return found.group(1)
     raise AssertionError(log.read_text("utf-8"))

@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Set
 
 import pytest
 from conftest import ROOT, SAMPLE, said_until
-from standalone import SPARK, Cluster, running
+from standalone import ON_TWO_EXECUTORS, SPARK, Cluster, running
 
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1"  # as in conftest.py
 
@@ -49,6 +49,7 @@ def submission(cluster: Cluster, folder: Path, *argv: str) -> subprocess.Popen[s
         "spark.driver.extraJavaOptions": JAVA_OPTIONS,
         "spark.driver.host": "127.0.0.1",
         "spark.ui.enabled": "false",
+        **ON_TWO_EXECUTORS,
     }
     settings = [word for item in conf.items() for word in ("--conf", "%s=%s" % item)]
     command = [str(SPARK / "bin/spark-submit"), "--master", cluster.url, *settings, str(script), *argv]
@@ -93,7 +94,7 @@ def test_spark_submit_builds_the_lake_on_two_workers_of_which_one_loses_its_exec
     lake = tmp_path / "lake"
     paths = ["--song-data", str(SAMPLE / "song_data"), "--log-data", str(SAMPLE / "log_data"), "--output", str(lake)]
     process = submission(cluster, tmp_path, *paths)
-    said = said_until(process.stdout, "build artists")  # spark-submit joins what its Python prints
+    said = said_until(process.stdout, "build songs")  # in two tasks; spark-submit joins what its Python prints
     first, _ = executors(cluster)
     os.kill(first, signal.SIGKILL)
     submitted = ended(process, tmp_path)

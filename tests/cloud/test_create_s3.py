@@ -696,7 +696,7 @@ def process(*argv: str, **env: Optional[str]) -> Done:
         env=changed,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=60,
+        timeout=300,
     )
     shown = Done(done.returncode, done.stdout.decode(), done.stderr.decode())
     assert not any(secret in shown.out + shown.err for secret in (SECRET, OTHER_SECRET, KEY_ID))

@@ -57,7 +57,7 @@ def launched(server: Server, folder: Path) -> Launched:
     out = ""
     for command in ([sys.executable, str(ROOT / "create_s3.py")], [str(ROOT / "etl_job.sh")]):
         done = subprocess.run(
-            command, cwd=str(folder / "cwd"), env=env, capture_output=True, encoding="utf-8", timeout=120, check=False
+            command, cwd=str(folder / "cwd"), env=env, capture_output=True, encoding="utf-8", timeout=300, check=False
         )
         out += done.stdout + done.stderr
         assert done.returncode == 0, out

@@ -75,7 +75,7 @@ def test_a_dry_run_asks_for_the_bucket_of_dl_cfg(name: str, site: Server, capsys
 def test_a_dry_run_of_a_launch_names_the_bucket_of_dl_cfg(script: str, site: Server) -> None:
     env = {**os.environ, "PATH": with_cli(Path("tools").resolve()), "APPLICATION": "0", "JOB_ROLE": "role"}
     command = [str(ROOT / script), "--dry-run"]
-    out = subprocess.run(command, env=env, stdout=subprocess.PIPE, encoding="utf-8", check=True, timeout=60).stdout
+    out = subprocess.run(command, env=env, stdout=subprocess.PIPE, encoding="utf-8", check=True, timeout=300).stdout
     refuse_the_strangers(site, out)
     for place in (LAKE, "s3://%s/sparkify-scripts/spark-etl.py" % MINE, "s3://%s/emr-logs/" % MINE):
         assert place in out

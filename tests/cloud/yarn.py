@@ -222,7 +222,7 @@ def put(settings: Any, values: Mapping[str, str]) -> None:
         settings.set(name, value)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     """Wait until a condition holds; fails when it takes too long."""
     end = time.time() + seconds
     while not condition():

@@ -19,7 +19,7 @@ from typing import Any, Dict, Iterator, Mapping, NamedTuple, Sequence
 
 import compare_lakes
 import pytest
-from conftest import ROOT, Content, event_record, said_until, song_record, write_files
+from conftest import ROOT, Content, event_record, song_record, write_files
 
 import etl
 
@@ -231,13 +231,17 @@ def test_a_full_disk(scene: Scene, free: int) -> None:
 AS_OTHERS = [] if os.getuid() else ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
 
 
-def test_permission_that_is_taken_away_before_publishing(scene: Scene, lake: Path) -> None:
+def test_permission_that_is_taken_away_before_publishing(scene: Scene, lake: Path, tmp_path: Path) -> None:
     if AS_OTHERS and not shutil.which(AS_OTHERS[0]):
         pytest.skip("root may write everywhere, and there is no setpriv to take that away")
-    process = start(ROOT / "etl.py", lake=lake, wrapper=AS_OTHERS)
-    said = said_until(process.stderr, "build songs")
+    hold = ["stop", "before begin publishing", str(tmp_path / "steps")]
+    process = start(ROOT / "tests/crash/steps.py", *hold, lake=lake, wrapper=AS_OTHERS)
+    state = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    assert state
+    assert state.si_code == os.CLD_STOPPED, process.communicate()
     lake.chmod(0o555)
-    said += process.communicate(timeout=300)[1]
+    process.send_signal(signal.SIGCONT)
+    said = process.communicate(timeout=300)[1]
     lake.chmod(0o755)
     assert process.returncode == 2, said
     assert said.splitlines()[-1].startswith("etl.py: publish failed, the next run finishes publishing it: ")

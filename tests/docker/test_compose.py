@@ -23,7 +23,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from conftest import ROOT
 from lakes import run_job, same_rows, small_sample
-from standalone import SPARK, environment
+from standalone import ON_TWO_EXECUTORS, SPARK, environment
 
 FOLDER = ROOT / "docker"
 COMPOSE: Dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text("utf-8"))
@@ -54,7 +54,8 @@ class Machine:
         defaults = self.translated((FOLDER / "spark-defaults.conf").read_text("utf-8"))
         jars = "spark.jars %s\n" % ",".join(map(str, S3_CLIENT))
         quick = "spark.executor.extraJavaOptions -XX:TieredStopAtLevel=1\n"  # as in conftest.py
-        (folder / "conf/spark-defaults.conf").write_text(defaults + jars + quick)
+        both = "".join("%s %s\n" % setting for setting in ON_TWO_EXECUTORS.items())
+        (folder / "conf/spark-defaults.conf").write_text(defaults + jars + quick + both)
         shutil.copy(str(FOLDER / "log4j2.properties"), str(folder / "conf"))
 
     def address(self, name: str) -> str:
@@ -67,9 +68,9 @@ class Machine:
         for name in ("master", "s3"):
             host = r"(?<=//)%s(?=:\d)|(?<=--host )%s\b" % (name, name)
             text = re.sub(host, self.network + str(1 + 10 * list(SERVICES).index(name)), text)
-        for path, here in self.paths.items():
-            text = re.sub(r"(?<![\w./-])((?:file://)?)%s\b" % path, r"\g<1>%s" % here, text)
-        return text
+        # All at once: what a path has become may begin with another one
+        paths = r"(?<![\w./-])((?:file://)?)(%s)\b" % "|".join(self.paths)
+        return re.sub(paths, lambda found: "%s%s" % (found[1], self.paths[found[2]]), text)
 
     def environment(self, service: Dict[str, Any], address: str) -> Dict[str, str]:
         """What a container of a service has in its environment."""
@@ -172,7 +173,7 @@ def test_the_job_runs_on_both_workers_with_files_and_with_s3_and_the_history_ser
     assert workers_with_tasks(events(tmp_path / "events")) == addresses
 
     machine.up("history")
-    with urlopen("http://%s:18080/api/v1/applications" % machine.running[-1].address, timeout=30) as answer:
+    with urlopen("http://%s:18080/api/v1/applications" % machine.running[-1].address, timeout=300) as answer:
         (application,) = json.load(answer)
     assert application["name"] == "sparkify-etl"
     assert application["attempts"][0]["completed"]

@@ -52,7 +52,7 @@ def type_in(server: Server, folder: Path, commands: str, **env: str) -> str:
         stdout=subprocess.PIPE,
         encoding="utf-8",
         check=True,
-        timeout=120,
+        timeout=300,
     )
     return done.stdout
 

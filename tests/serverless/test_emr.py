@@ -73,7 +73,7 @@ def test_a_run_is_the_step_of_a_cluster(
     put_log(server, application, run.id, "stdout", "etl.py: too many bad records")
     put_log(server, application, run.id, "stderr", "Spark's own words")
     run.state, run.state_details = state, "as EMR words it"
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == code, err
     assert ("The job has succeeded." in out) == (code == 0)
     told = "as EMR words it\netl.py: too many bad records\nSpark's own words\n"
@@ -108,7 +108,7 @@ def test_driver_and_executors_fit_what_the_template_allows() -> None:
 
 def test_a_dry_run_starts_nothing(server: Server, application: str, tmp_path: Path) -> None:
     process = start(server, tmp_path, "--dry-run", APPLICATION=application, JOB_ROLE=ROLE)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, err, runs(application)) == (0, "", [])
     assert out.startswith("aws emr-serverless start-job-run")
 
@@ -129,6 +129,6 @@ def test_what_cannot_be_right_is_refused(
     server: Server, tmp_path: Path, settings: Dict[str, str], sentence: str
 ) -> None:
     process = start(server, tmp_path, **settings)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (2, "")
     assert sentence in err
