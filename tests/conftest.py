@@ -5,12 +5,13 @@ Test modules import the functions: `from conftest import rows, staged_songs`.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import sys
 from pathlib import Path
-from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
+from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -41,17 +42,51 @@ settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")
-def spark() -> Iterator[SparkSession]:
-    """A session as the job starts it on a laptop, ready for S3, with few shuffle partitions."""
+def spark(request: pytest.FixtureRequest) -> Iterator[SparkSession]:
+    """The one session of this process: as the job starts it on a laptop for small input, with one shuffle partition,
+    and what it compiles is kept; ready for S3 only where tests of that are run, too.
+    """
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
-    config = etl.Config("S3", "s3://no/songs", "s3://no/logs", "s3://no/lake", 5.0)
-    session = etl.start_session(config, small=True)
-    session.conf.set("spark.sql.shuffle.partitions", "2")
+    of_s3 = any("tests/cloud" in item.nodeid for item in request.session.items)
+    place = "s3://no" if of_s3 else "/no"
+    config = etl.Config("S3", place + "/songs", place + "/logs", place + "/lake", 5.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_SUBMIT_ARGS", "--conf spark.sql.codegen.cache.maxEntries=5000 pyspark-shell")
+        session = etl.start_session(config, small=True)
+    session.conf.set(SHUFFLE_PARTITIONS, "1")
+    session.sparkContext._conf.set(SHUFFLE_PARTITIONS, "1")  # so that runs leave it
     yield session
     session.stop()
+
+
+SHUFFLE_PARTITIONS = "spark.sql.shuffle.partitions"
+
+
+class Done(NamedTuple):
+    """A finished run: its exit code, and what it has said."""
+
+    code: int
+    out: str
+    err: str
+
+    def last(self) -> str:
+        return self.err.splitlines()[-1]
+
+
+def run_here(spark: SparkSession, *argv: str, err: Optional[io.StringIO] = None) -> Done:
+    """etl.py's command in this process and session, which it must not stop."""
+    out, err = io.StringIO(), err or io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(etl, "start_session", lambda config, small: spark)
+        patch.setattr(etl, "take_signals", lambda: None)
+        patch.setattr(type(spark), "stop", lambda self: None)
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        code = etl.main(argv)
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")

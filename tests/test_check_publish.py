@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import pytest
-from conftest import NOVEMBER, OCTOBER, event_record, frame, rows, song_record, write_files
+from conftest import NOVEMBER, OCTOBER, Done, event_record, frame, rows, run_here, song_record, write_files
 from pyspark.sql import DataFrame, SparkSession
 
 import etl
@@ -30,11 +29,10 @@ STAR = ["artists", "songs", "users", "time", "songplays"]
 
 # ------------------------------------------------------------------------------------ every rule of every table
 
-EVENT_OF_NOBODY = dict.fromkeys([column for column, _ in etl.columns_of("staging_events")])
-GOOD: Dict[str, Row] = {
-    "artists": {"artist_id": "AR1", "name": "Anchors", "location": None, "latitude": 90.0, "longitude": -180.0},
+VALUES: Dict[str, Row] = {
+    "artists": {"artist_id": "AR1", "name": "Anchors", "latitude": 90.0, "longitude": -180.0},
     "songs": {"song_id": "SO1", "title": "Tide", "duration": 0.0, "year": 0, "artist_id": "AR1"},
-    "users": {"user_id": 1, "first_name": None, "last_name": None, "gender": None, "level": None},
+    "users": {"user_id": 1},
     "time": {"start_time": 0, "hour": 0, "day": 1, "week": 1, "weekday": 4, "year": 1970, "month": 1},
     "songplays": {
         "songplay_id": "P1",
@@ -44,25 +42,14 @@ GOOD: Dict[str, Row] = {
         "song_id": "SO1",
         "artist_id": "AR1",
         "session_id": 1,
-        "location": None,
-        "user_agent": None,
         "year": 1970,
         "month": 1,
     },
-    "staging_songs": {
-        "song_id": "SO1",
-        "title": "Tide",
-        "duration": None,
-        "year": None,
-        "artist_id": "AR1",
-        "artist_name": "Anchors",
-        "artist_location": None,
-        "artist_latitude": None,
-        "artist_longitude": None,
-        "file": "1.json",
-    },
-    "staging_events": {**EVENT_OF_NOBODY, "songplay_id": "P1", "user_id": 1, "year": 1970, "month": 1},
+    "staging_songs": {"song_id": "SO1", "artist_id": "AR1"},
+    "staging_events": {"songplay_id": "P1", "user_id": 1, "year": 1970, "month": 1},
 }
+# A row of each table, null where no value is given
+GOOD = {name: {**dict.fromkeys([column for column, _ in etl.columns_of(name)]), **VALUES[name]} for name in VALUES}
 # Rows that break no rule: of nulls where they may be, and of values at the edge of what is accepted
 ALSO_GOOD: Dict[str, List[Row]] = {
     "artists": [{"artist_id": "AR2", "latitude": -90.0, "longitude": 180.0}, {"artist_id": "AR3", "latitude": None}],
@@ -170,10 +157,6 @@ def test_only_rules_between_the_tables_at_hand_are_checked(interpreted_plans: Sp
         "users: level is accepted",
         "staging_events: user_id is in users",
     }
-
-
-def test_good_tables_break_no_rule(interpreted_plans: SparkSession) -> None:
-    assert rows(etl.violations(frames(interpreted_plans))) == []
 
 
 def test_the_rules_are_those_that_people_were_promised() -> None:
@@ -898,7 +881,7 @@ def test_a_run_that_was_silent_for_a_while_waits_for_its_next_beat(tmp_path: Pat
 
 
 def test_of_runs_that_begin_at_once_one_goes_on(tmp_path: Path, quick_beats: None) -> None:
-    begin, done = threading.Barrier(3, timeout=60), threading.Barrier(3, timeout=60)
+    begin, done = threading.Barrier(3, timeout=300), threading.Barrier(3, timeout=300)
 
     def run(run_id: str) -> str:
         begin.wait()
@@ -937,26 +920,19 @@ def small_input(folder: Path) -> Path:
     )
 
 
-Main = Callable[..., int]
+Main = Callable[..., Done]
 
 
 @pytest.fixture(scope="module")
-def etl_main(interpreted_plans: SparkSession) -> Iterator[Main]:
-    """etl.main() for the input in a folder, in this session, which it must not stop."""
+def etl_main(interpreted_plans: SparkSession) -> Main:
+    """etl.main() for the input in a folder, in this session."""
 
-    def main(folder: Path, *options: str) -> int:
+    def main(folder: Path, *options: str) -> Done:
         flags = ["--mode=LOCAL", "--max-bad-percent=5", "--config=%s" % (folder / "dl.cfg"), *options]
         flags += ["--%s=%s" % (flag, folder / name) for flag, name in INPUTS.items()]
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            return etl.main(flags)
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        return run_here(interpreted_plans, *flags)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(etl, "start_session", lambda config, small=False: interpreted_plans)
-        patch.setattr(type(interpreted_plans), "stop", lambda self: None)
-        yield main
+    return main
 
 
 class Published(NamedTuple):
@@ -973,12 +949,12 @@ class Published(NamedTuple):
 def published(etl_main: Main, tmp_path_factory: pytest.TempPathFactory) -> Published:
     """The lake of the small input, in which a file has 20 rows at most."""
     folder = small_input(tmp_path_factory.mktemp("published"))
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(etl, "ROWS_PER_FILE", 20)
-        assert etl_main(folder) == 0
+        done = etl_main(folder)
+    assert done.code == 0, done.err
     (report,) = reports(folder / "lake")
-    return Published(folder, printed.getvalue(), report)
+    return Published(folder, done.out, report)
 
 
 def reports(lake: Path) -> List[Row]:
@@ -1053,27 +1029,26 @@ def test_an_empty_quarantine_can_be_read(spark: SparkSession, published: Publish
 
 
 def test_a_failed_check_leaves_the_lake_as_it_was(
-    published: Published, etl_main: Main, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    published: Published, etl_main: Main, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, time, once = table_files(published.lake), etl.time, etl.once
     monkeypatch.setattr(etl, "time", lambda *inputs: time(*inputs).where("day <> 31"))
     monkeypatch.setattr(etl, "once", lambda *inputs: once(*inputs).where("user_id is not null"))
-    assert etl_main(published.folder, "--full") == 1
+    done = etl_main(published.folder, "--full")
     rules = [
         "rule broken: songplays: start_time is in time (5 failures, such as 2018-10-31 00:00:00, 2018-10-31 00:00:04)",
         # A play that was lost on the way
         "rule broken: staging_events: songplay_id is in songplays (1 failures, such as %s)"
         % hashlib.md5(b"/38/3/%d" % (NOVEMBER + 25000)).hexdigest(),
     ]
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "etl.py: failed, the lake is as it was: " + "; ".join(rules)
+    assert (done.code, done.last()) == (1, "etl.py: failed, the lake is as it was: " + "; ".join(rules))
     assert table_files(published.lake) == before
     assert leftovers(published.lake) == []
     assert "failed: " + "; ".join(rules) in [report["status"] for report in reports(published.lake)]
 
 
 def test_a_run_that_lost_its_lock_publishes_and_deletes_nothing_more(
-    etl_main: Main, published: Published, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    etl_main: Main, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, known, check, leases = table_files(published.lake), reports(published.lake), etl.check, []
 
@@ -1089,8 +1064,9 @@ def test_a_run_that_lost_its_lock_publishes_and_deletes_nothing_more(
     monkeypatch.setattr(etl, "open_store", etl.Store)
     monkeypatch.setattr(etl, "Lease", Seen)
     monkeypatch.setattr(etl, "check", lose)
-    assert etl_main(published.folder, "--full") == 75
-    assert "the lock on %s expired" % published.lake in capsys.readouterr().err
+    done = etl_main(published.folder, "--full")
+    assert done.code == 75
+    assert "the lock on %s expired" % published.lake in done.err
     assert (table_files(published.lake), reports(published.lake)) == (before, known)
     (left,) = (published.lake / "_work").iterdir()
     assert (left / "songplays").is_dir()
@@ -1098,17 +1074,15 @@ def test_a_run_that_lost_its_lock_publishes_and_deletes_nothing_more(
 
 
 def test_too_many_bad_records_leave_the_lake_as_it_was_and_can_be_read(
-    spark: SparkSession, published: Published, etl_main: Main, capsys: pytest.CaptureFixture[str]
+    spark: SparkSession, published: Published, etl_main: Main
 ) -> None:
     before, logs = table_files(published.lake), published.folder / "logs"
     write_files(logs, {"2.json": '{"page": \n' * 2})
-    try:
-        assert etl_main(published.folder) == 1
-    finally:
-        (logs / "2.json").unlink()
-    said = capsys.readouterr().err.splitlines()[-1]
+    done = etl_main(published.folder)
+    (logs / "2.json").unlink()
     sentence = "5.6 % of the 36 records of log_data are bad, more than the 5 % allowed (broken JSON: 2)"
-    assert said == "etl.py: failed, the lake is as it was: " + sentence
+    assert (done.code, done.last()) == (1, "etl.py: failed, the lake is as it was: " + sentence)
+    assert "failed: " + sentence in [report["status"] for report in reports(published.lake)]
     assert table_files(published.lake) == before
     assert leftovers(published.lake) == []
     bad = rows(spark.read.parquet(str(published.lake / "_quarantine")).drop("file"))
@@ -1123,8 +1097,7 @@ def without_rows(etl_main: Main, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """An input of bad records alone, and its lake."""
     folder = tmp_path_factory.mktemp("without_rows")
     write_files(folder, {"songs/1.json": "{}", "logs/1.json": "{}\n{}", "dl.cfg": ""})
-    with contextlib.redirect_stdout(io.StringIO()):
-        assert etl_main(folder, "--max-bad-percent=100") == 0
+    assert etl_main(folder, "--max-bad-percent=100").code == 0
     return folder
 
 
@@ -1157,8 +1130,7 @@ def test_tables_without_rows_have_all_their_columns(
 
 def test_what_keeps_a_table_without_rows_readable_goes_when_rows_come(etl_main: Main, without_rows: Path) -> None:
     write_files(without_rows, {"songs/2.json": [song_record()], "logs/2.json": [event_record()]})
-    with contextlib.redirect_stdout(io.StringIO()):
-        assert etl_main(without_rows, "--max-bad-percent=100") == 0
+    assert etl_main(without_rows, "--max-bad-percent=100").code == 0
     lake = without_rows / "lake"
     assert {name: table["rows"] for name, table in reports(lake)[-1]["tables"].items()} == dict.fromkeys(etl.TABLES, 1)
     folders = {

@@ -1,8 +1,9 @@
-"""The job as a user starts it: exit codes, what it prints, what it leaves. Each run costs a Spark start, so few do."""
+"""The job as a user starts it: exit codes, what it prints, what it leaves. Only what is about the process itself, since
+each run costs a Spark start.
+"""
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import os
@@ -11,30 +12,24 @@ import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
 import pyspark
 import pytest
-from conftest import ROOT, SAMPLE, event_record, rows, said_until, song_record, write_files
+from conftest import ROOT, SAMPLE, Done, event_record, rows, said_until, song_record, write_files
 from pyspark.sql import SparkSession
 from test_lake import Lake, assert_by_python, read
 
 import etl
 
-SECRETS = ["wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "token%with%percent=="]
+SECRETS = ["secret/" + uuid.uuid4().hex, "token%with%percent==" + uuid.uuid4().hex]  # no other process has these
+STAR = ("artists", "songs", "users", "time", "songplays")
 STEP = re.compile(r"  \S.* +\d+\.\d s")
 PLAN = re.compile("  everything is built from .* files of song_data, .* files of log_data: .*")
 JAVA_17 = "WARNING: Using incubator modules: jdk.incubator.vector"  # Spark 4's launcher asks for it, Java says so
-
-
-class Done(NamedTuple):
-    """A finished process."""
-
-    code: int
-    out: str
-    err: str
 
 
 def environment(**changes: Optional[str]) -> Dict[str, str]:
@@ -135,44 +130,22 @@ def test_a_run_starts_no_process_for_the_files_of_the_lake(first: First) -> None
     assert not calls.exists() or str(first.lake) not in calls.read_text()
 
 
-def test_a_run_prints_and_stores_what_became_of_every_record(first: First) -> None:
+def test_a_run_prints_what_became_of_every_record(first: First) -> None:
     (report,) = reports_of(first.lake)
-    assert report["status"] == "published"
-    rows = {name: table["rows"] for name, table in report["tables"].items()}
-    assert rows == {  # as data/README.md
-        "artists": 105,
-        "songs": 148,
-        "users": 41,
-        "time": 2021,
-        "songplays": 2023,
-        "staging_songs": 149,
-        "staging_events": 2601,
-    }
-    assert report["account"] == {
-        "song_data": {"records": 150, "rows": 148, "duplicates": 1, "other": 0, "quarantined": 1},
-        "log_data": {"records": 2603, "rows": 2023, "duplicates": 2, "other": 576, "quarantined": 2},
-    }
-    assert (report["matched"], report["match_rate"]) == (706, 706 / 2023)
-    assert (report["artists_known"], report["artist_match_rate"]) == (749, 749 / 2023)
-    assert "matched    songs known 706, artists known 749 of 2,023 plays\n" in first.done.out
-    assert set(report["tables"]) == set(etl.TABLES)
-    for table in report["tables"].values():
-        assert min(table[part] for part in ("rows", "files", "bytes")) > 0
-    assert report["reasons"] == {"broken JSON": 2, "wrong type: ts": 1}
     assert "song_data  150 records = 148 songs + 1 duplicates + 1 quarantined\n" in first.done.out
     events = "2,023 plays + 2 duplicates + 576 other events + 2 quarantined"
     assert "log_data   2,603 records = %s\n" % events in first.done.out
+    assert "matched    songs known 706, artists known 749 of 2,023 plays\n" in first.done.out
     assert "%s/_runs/%s.json" % (first.lake, report["run_id"]) in first.done.out
-    for table in etl.TABLES:
-        assert re.search(r"^%s +%s " % (table, format(rows[table], ",d")), first.done.out, re.M)
+    for name, table in report["tables"].items():
+        assert re.search(r"^%s +%s " % (name, format(table["rows"], ",d")), first.done.out, re.M)
 
 
-@pytest.mark.parametrize("table", ["artists", "songs", "users", "time", "songplays"])
-def test_a_run_in_another_time_zone_gives_the_rows_that_plain_python_does(
-    first: First, spark: SparkSession, table: str
-) -> None:
-    found = rows(spark.read.parquet(str(first.lake / table)))
-    assert_by_python(Lake(first.lake, {}, {table: found}), read(SAMPLE), table)
+def test_a_run_in_another_time_zone_gives_the_rows_that_plain_python_does(first: First, spark: SparkSession) -> None:
+    found = {name: rows(spark.read.parquet(str(first.lake / name))) for name in STAR}
+    source = read(SAMPLE)
+    for name in STAR:
+        assert_by_python(Lake(first.lake, {}, found), source, name)
 
 
 def test_a_run_leaves_nothing_but_the_lake(first: First) -> None:
@@ -221,52 +194,18 @@ def failed(done: Done) -> str:
     return sentence[len("etl.py: ") :]
 
 
-@pytest.mark.once
-def test_too_many_bad_records_fail_the_run_and_leave_the_lake(lake: Path, tmp_path: Path) -> None:
-    before = files_of(lake)
-    events = [json.dumps(event_record(sessionId=number)) for number in range(9)]
-    write_files(tmp_path, {"songs/a.json": [song_record()], "logs/a.json": "\n".join([*events, "{bad"])})
-    done = job("--full", "--song-data=songs", "--log-data=logs", "--output=lake", cwd=tmp_path)
-    assert done.code == 1
-    assert failed(done) == (
-        "failed, the lake is as it was: 10.0 % of the 10 records of log_data are bad, more than the 5 % allowed"
-        " (broken JSON: 1)"
-    )
-    assert files_of(lake) == before
-    assert not (lake / "_work").exists()
-    stored = b"".join(path.read_bytes() for path in lake.glob("_quarantine/*.parquet"))
-    assert b"{bad" in stored
-    assert b"not a number" not in stored  # of the run before
-    last = reports_of(lake)[-1]
-    assert last["status"].startswith("failed: 10.0 % of the 10 records")
-
-
 @pytest.mark.slow
 @pytest.mark.once
-def test_an_interrupted_run_leaves_the_lake_and_the_next_one_cleans_up(lake: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_a_signal_ends_leaves_the_lake(
+    lake: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     before = files_of(lake)
     write_files(tmp_path, {"songs/a.json": [song_record()], "logs/a.json": [event_record()]})
-    argv = ["--full", "--song-data=songs", "--log-data=logs", "--output=lake"]
-
     write_files(lake / "_work" / "dead", {"songs/a.parquet": b""})  # as kill -9 leaves it
-
-    ended = interrupted(signal.SIGTERM, argv, cwd=tmp_path)
-    assert ended.code == 143
-    assert sentences(ended) == ["  removed what run dead had left", "etl.py: interrupted, the lake is as it was"]
-    assert files_of(lake) == before
-
-    stopped = interrupted(signal.SIGINT, argv, cwd=tmp_path)
-    *cleaned, sentence = sentences(stopped)  # the run before may have cleaned up itself
-    assert (stopped.code, sentence) == (130, "etl.py: interrupted, the lake is as it was")
-    assert all(re.fullmatch(r"  removed what run \w+-\w+ had left", line) for line in cleaned)
-    assert files_of(lake) == before
-
-
-def interrupted(number: signal.Signals, argv: List[str], cwd: Path) -> Done:
-    """Run etl.py and send it a signal as soon as it has parsed the songs."""
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "etl.py"), *argv],
-        cwd=str(cwd),
+        [sys.executable, str(ROOT / "etl.py"), "--full", "--song-data=songs", "--log-data=logs", "--output=lake"],
+        cwd=str(tmp_path),
         env=environment(AWS_SECRET_ACCESS_KEY=SECRETS[0], AWS_SESSION_TOKEN=SECRETS[1]),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -275,8 +214,11 @@ def interrupted(number: signal.Signals, argv: List[str], cwd: Path) -> Done:
     seen = said_until(process.stderr, "parse song_data")
     assert not holds_secret(command_lines())
     process.send_signal(number)
-    out, err = process.communicate(timeout=120)
-    return Done(process.returncode, out, seen + err)
+    out, err = process.communicate(timeout=300)
+    ended = Done(process.returncode, out, seen + err)
+    assert ended.code == code
+    assert sentences(ended) == ["  removed what run dead had left", "etl.py: interrupted, the lake is as it was"]
+    assert files_of(lake) == before
 
 
 def command_lines() -> bytes:
@@ -288,17 +230,6 @@ def command_lines() -> bytes:
         with suppress(OSError):  # it has ended
             lines.append(path.read_bytes())
     return b"\n".join(lines)
-
-
-def test_a_damaged_gz_file_fails_the_run_with_one_sentence(tmp_path: Path) -> None:
-    content = gzip.compress(b"".join(json.dumps(event_record(sessionId=n)).encode() + b"\n" for n in range(2000)))
-    write_files(tmp_path, {"songs/a.json": [song_record()], "logs/a.json.gz": content[: len(content) // 2]})
-    done = job("--song-data=songs", "--log-data=logs", "--output=lake", cwd=tmp_path)
-    assert done.code == 2
-    sentence = failed(done)
-    assert sentence.startswith("cannot read %s/logs/a.json.gz: " % os.path.realpath(str(tmp_path)))
-    assert len(sentence) < 400
-    assert files_of(tmp_path / "lake") == {}
 
 
 @pytest.mark.parametrize("name", ["song_data", "log_data"])

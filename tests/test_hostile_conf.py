@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple
 
 import pyspark
 import pytest
-from conftest import ROOT, SAMPLE, event_record, rows, song_record, write_files
+from conftest import ROOT, SAMPLE, Done, event_record, rows, run_here, song_record, write_files
 from pyspark.sql import SparkSession
-from test_cli import Done, environment, failed, job, reports_of
+from test_cli import environment, failed, job
 
 TABLES = ("artists", "songs", "users", "time", "songplays")
 # Settings that are neither true nor false, and those that Spark does not list
@@ -100,7 +101,6 @@ KEPT = ("spark.sql.streaming", "spark.sql.hive", "spark.sql.thriftServer", "spar
 class Lake(NamedTuple):
     """What a run leaves."""
 
-    done: Done
     tables: Dict[str, List[Dict[str, Any]]]
     types: Dict[str, Any]
     files: List[str]
@@ -123,10 +123,15 @@ def is_taken(spark: SparkSession, key: str, value: str) -> bool:
     return True
 
 
-def configured(folder: Path, settings: Dict[str, str]) -> str:
-    """A folder of configuration, for SPARK_CONF_DIR."""
-    lines = ["%s %s\n" % setting for setting in settings.items()]
+@pytest.fixture(scope="module")
+def hostile(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder of such a configuration, for SPARK_CONF_DIR."""
+    lines = ["%s %s\n" % setting for setting in all_hostile(spark).items()]
+    folder = tmp_path_factory.mktemp("conf")
     return str(write_files(folder, {"spark-defaults.conf": "".join(lines)}))
+
+
+OF_SAMPLE = ["--song-data=%s" % (SAMPLE / "song_data"), "--log-data=%s" % (SAMPLE / "log_data")]
 
 
 def lake_of(spark: SparkSession, done: Done, lake: Path) -> Lake:
@@ -137,27 +142,14 @@ def lake_of(spark: SparkSession, done: Done, lake: Path) -> Lake:
         str(path.parent.relative_to(lake)) for name in TABLES for path in (lake / name).rglob("*") if path.is_file()
     ]
     types = {name: frame.dtypes for name, frame in frames.items()}
-    return Lake(done, {name: rows(frame) for name, frame in frames.items()}, types, sorted(files))
-
-
-def sample(cwd: Path, **changes: str) -> Done:
-    argv = ["--song-data=%s" % (SAMPLE / "song_data"), "--log-data=%s" % (SAMPLE / "log_data"), "--output=lake"]
-    return job(*argv, cwd=cwd, env=environment(**changes))
-
-
-def submitted(*argv: str, cwd: Path, **changes: str) -> Done:
-    home = Path(pyspark.__file__).parent
-    command = ["sh", str(home / "bin" / "spark-submit"), "--master", "local[2]", "--deploy-mode", "client"]
-    return job(
-        *argv, cwd=cwd, env=environment(SPARK_HOME=str(home), **changes), command=[*command, str(ROOT / "etl.py")]
-    )
+    return Lake({name: rows(frame) for name, frame in frames.items()}, types, sorted(files))
 
 
 @pytest.fixture(scope="module")
 def plain(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """The sample's lake where nothing is configured."""
-    folder = tmp_path_factory.mktemp("plain")
-    return lake_of(spark, sample(folder), folder / "lake")
+    lake = tmp_path_factory.mktemp("plain") / "lake"
+    return lake_of(spark, run_here(spark, "--mode=LOCAL", *OF_SAMPLE, "--output=%s" % lake), lake)
 
 
 def assert_same(found: Lake, plain: Lake) -> None:
@@ -167,43 +159,42 @@ def assert_same(found: Lake, plain: Lake) -> None:
     assert found.files == plain.files
 
 
-def test_a_laptop_under_hostile_settings_builds_the_same_lake(spark: SparkSession, plain: Lake, tmp_path: Path) -> None:
-    conf = configured(tmp_path / "conf", all_hostile(spark))
-    found = lake_of(spark, sample(tmp_path, SPARK_CONF_DIR=conf, LC_ALL="C", TZ="Asia/Kolkata"), tmp_path / "lake")
-    assert_same(found, plain)
-    again = sample(tmp_path, SPARK_CONF_DIR=conf)
-    assert "nothing has changed" in again.err
+def as_large(folder: Path) -> List[str]:
+    """The command where Spark parses all input, however small: its settings matter most then."""
+    return [sys.executable, str(ROOT / "tests/crash/steps.py"), "none", "", str(folder / "steps")]
+
+
+AS_LARGE = json.dumps({"SMALL_BYTES": 1})
+
+
+def test_a_laptop_under_hostile_settings_builds_the_same_lake(
+    spark: SparkSession, plain: Lake, hostile: str, tmp_path: Path
+) -> None:
+    env = environment(SPARK_CONF_DIR=hostile, SETTINGS=AS_LARGE, LC_ALL="C", TZ="Asia/Kolkata")
+    argv = [*OF_SAMPLE, "--output=lake"]
+    done = job(*argv, cwd=tmp_path, env=env, command=as_large(tmp_path))
+    assert_same(lake_of(spark, done, tmp_path / "lake"), plain)
+    assert "nothing has changed" in job(*argv, cwd=tmp_path, env=env).err
 
 
 def test_spark_submit_under_hostile_settings_builds_the_same_lake(
-    spark: SparkSession, plain: Lake, tmp_path: Path
+    spark: SparkSession, plain: Lake, hostile: str, tmp_path: Path
 ) -> None:
-    conf = configured(tmp_path / "conf", all_hostile(spark))
-    argv = ["--song-data=%s" % (SAMPLE / "song_data"), "--log-data=%s" % (SAMPLE / "log_data"), "--output=lake"]
-    done = submitted(*argv, cwd=tmp_path, SPARK_CONF_DIR=conf)
+    home = Path(pyspark.__file__).parent
+    submit = ["sh", str(home / "bin" / "spark-submit"), "--master", "local[2]", "--deploy-mode", "client"]
+    env = environment(SPARK_CONF_DIR=hostile, SPARK_HOME=str(home))
+    command = [*submit, str(ROOT / "etl.py")]
+    done = job(*OF_SAMPLE, "--output=lake", cwd=tmp_path, env=env, command=command)
     assert_same(lake_of(spark, done, tmp_path / "lake"), plain)
 
 
-@pytest.mark.parametrize("key", ["spark.sql.files.ignoreCorruptFiles", "spark.files.ignoreCorruptFiles"])
-def test_half_a_file_is_not_published_whatever_is_configured(tmp_path: Path, key: str) -> None:
-    events = b"".join(json.dumps(event_record(sessionId=n)).encode() + b"\n" for n in range(2000))
-    packed = gzip.compress(events)
+def test_half_a_file_is_not_published_whatever_is_configured(hostile: str, tmp_path: Path) -> None:
+    packed = gzip.compress(b"".join(json.dumps(event_record(sessionId=n)).encode() + b"\n" for n in range(2000)))
     logs = {"logs/a.json": [event_record()], "logs/b.json.gz": packed[: len(packed) // 2]}
     write_files(tmp_path, {"songs/a.json": [song_record()], **logs})
-    conf = configured(tmp_path / "conf", {key: "true"})
+    env = environment(SPARK_CONF_DIR=hostile, SETTINGS=AS_LARGE)
     argv = ["--song-data=songs", "--log-data=logs", "--output=lake"]
-    done = job(*argv, cwd=tmp_path, env=environment(SPARK_CONF_DIR=conf))
+    done = job(*argv, cwd=tmp_path, env=env, command=as_large(tmp_path))
     assert done.code == 2
     assert "/b.json.gz: " in failed(done)
     assert not (tmp_path / "lake" / "songplays").exists()
-
-
-def test_long_lines_are_read_whatever_is_configured(tmp_path: Path) -> None:
-    events = [event_record(sessionId=n, location="x" * 2000 * n) for n in range(3)]
-    write_files(tmp_path, {"songs/a.json": [song_record(artist_location="x" * 2000)], "logs/a.json": events})
-    conf = configured(tmp_path / "conf", {"spark.hadoop.mapreduce.input.linerecordreader.line.maxlength": "1000"})
-    argv = ["--song-data=songs", "--log-data=logs", "--output=lake"]
-    done = job(*argv, cwd=tmp_path, env=environment(SPARK_CONF_DIR=conf))
-    assert done.code == 0, done.err
-    (report,) = reports_of(tmp_path / "lake")
-    assert [report["account"][name]["records"] for name in ("song_data", "log_data")] == [1, 3]

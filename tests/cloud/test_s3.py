@@ -21,8 +21,8 @@ from urllib.parse import unquote
 
 import pytest
 from aws import KEY_ID, REGION, SECRET, Call, Server
-from conftest import DECEMBER, event_record, said_until, song_record, write_files
-from lakes import find_java_home, local_lake, run_job, same_rows, small_sample
+from conftest import DECEMBER, Done, event_record, run_here, said_until, song_record, write_files
+from lakes import find_java_home, run_job, same_rows, small_sample
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
@@ -63,20 +63,13 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_sample(tmp_path_factory.mktemp("input"))
 
 
-class Finished(NamedTuple):
-    """A finished run."""
-
-    code: int
-    out: str
-    err: str
-
-
-Main = Callable[..., Finished]
+Main = Callable[..., Done]
 
 
 @pytest.fixture(scope="module")
-def main(spark: SparkSession, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Main]:
+def main(interpreted_plans: SparkSession, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Main]:
     """etl.main() in this session, which it must not stop, with the server's address and dl.cfg's credentials."""
+    spark = interpreted_plans
     cfg = tmp_path_factory.mktemp("settings") / "dl.cfg"
     cfg.write_text("[AWS]\nAWS_ACCESS_KEY_ID = %s\nAWS_SECRET_ACCESS_KEY = %s\n" % (KEY_ID, SECRET))
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
@@ -87,13 +80,13 @@ def main(spark: SparkSession, server: Server, tmp_path_factory: pytest.TempPathF
         etl.connect_s3(spark, config)
         return spark
 
-    def run(*argv: str, endpoint: str = server.endpoint) -> Finished:
+    def run(*argv: str, endpoint: str = server.endpoint) -> Done:
         os.environ["AWS_ENDPOINT_URL"] = endpoint
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = etl.main(["--mode=S3", "--config=%s" % cfg, "--max-bad-percent=50", *argv])
         assert SECRET not in out.getvalue() + err.getvalue()
-        return Finished(code, out.getvalue(), err.getvalue())
+        return Done(code, out.getvalue(), err.getvalue())
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", server.endpoint)
@@ -128,8 +121,13 @@ def published(first_run: FirstRun) -> str:
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
-    return local_lake(sample, tmp_path_factory.mktemp("local") / "lake")
+def expected(interpreted_plans: SparkSession, tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
+    """The lake of a LOCAL run."""
+    lake = tmp_path_factory.mktemp("local") / "lake"
+    paths = ["--song-data=%s" % (sample / "songs"), "--log-data=%s" % (sample / "logs"), "--output=%s" % lake]
+    done = run_here(interpreted_plans, "--mode=LOCAL", "--max-bad-percent=50", *paths)
+    assert done.code == 0, done.err
+    return lake
 
 
 def uris(bucket: str) -> List[str]:
