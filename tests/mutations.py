@@ -4,8 +4,7 @@
     make mutations ARGS="-k user"   those whose rule holds this text
 
 A mutation names the function, method or constant of etl.py that states the rule, and what to change in its source. It
-is put in the place of the right one in this process, which keeps one Spark for all; where a test starts etl.py as a
-process of its own, or Spark with other settings, it runs on a copy of the project. The exit code is 1 where the tests
+is put in the place of the right one in this process, which keeps one Spark for all. The exit code is 1 where the tests
 stay green, or where a mutation no longer applies.
 """
 
@@ -17,13 +16,11 @@ import ast
 import contextlib
 import io
 import os
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import textwrap
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
@@ -31,8 +28,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 EMRFS = "com.amazon.ws.emr.hadoop.fs.EmrFileSystem"
-NEEDED = ("etl.py", "pyproject.toml", "tests", "data")
-OF_ITS_OWN = ("cli", "lake", "cloud/s3")  # files of tests that need processes of their own
+AT_START = ("FIXED_CONF", "start_session")  # what decides when Spark starts
 SECONDS = 300  # for the tests of one mutation: a broken rule may make them wait for ever
 
 
@@ -42,7 +38,6 @@ class Mutation(NamedTuple):
     old: str  # is in its source exactly once
     new: str
     tests: str  # file below tests without test_ and .py, a blank, what pytest -k takes
-    alone: bool = False  # whether it needs a Spark of its own
 
 
 MUTATIONS = [
@@ -176,7 +171,6 @@ MUTATIONS = [
         '"spark.sql.session.timeZone": "UTC"',
         '"spark.sql.session.timeZone": "Asia/Tokyo"',
         "transform exact",
-        alone=True,
     ),
     Mutation("ISO weeks", "time", "F.weekofyear(start)", "F.ceil(F.dayofyear(start) / 7)", "transform exact"),
     Mutation("ISO weekdays", "time", "+ 5) % 7 + 1", "+ 6) % 7 + 1", "transform exact"),
@@ -605,10 +599,15 @@ class Definition(NamedTuple):
     owner: str  # its class, if any
 
 
+@lru_cache(maxsize=1)
+def parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
 def definition(source: str, name: str) -> Definition:
     """Where a name is defined."""
     owner, _, last = name.rpartition(".")
-    body: Sequence[ast.stmt] = ast.parse(source).body
+    body: Sequence[ast.stmt] = parsed(source).body
     if owner:
         (body,) = [node.body for node in body if isinstance(node, ast.ClassDef) and node.name == owner]
     for node in body:
@@ -662,23 +661,15 @@ def try_out(mutation: Mutation) -> Outcome:
     start, output = time.time(), ""
     source = (ROOT / "etl.py").read_text("utf-8")
     try:
-        if mutation.alone or of_its_own(mutation.tests):
-            place, text = mutated(source, mutation)
-            code, output = run_on_a_copy(source[: place.start] + text + source[place.end :], mutation.tests)
-        else:
-            with broken(source, mutation):
-                code, output = run_here(mutation.tests)
+        with broken(source, mutation):
+            code, output = run_here(mutation.tests, anew=mutation.name in AT_START)
     except NoLongerApplies as reason:
         return Outcome(mutation, str(reason), 0)
     verdicts = {0: "SURVIVED", 1: "caught", 5: "no such test"}  # 2 to 4: pytest could not even collect the tests
     return Outcome(mutation, verdicts.get(code, "pytest exits with %d" % code), time.time() - start, output)
 
 
-def of_its_own(tests: str) -> bool:
-    return tests.partition(" ")[0] in OF_ITS_OWN
-
-
-def test_file(name: str) -> str:
+def file_of(name: str) -> str:
     """The file of a mutation's tests: cloud/s3 is tests/cloud/test_s3.py."""
     folder, _, file = name.rpartition("/")
     return os.path.join("tests", folder, "test_%s.py" % file)
@@ -686,12 +677,16 @@ def test_file(name: str) -> str:
 
 def options_for(tests: str) -> List[str]:
     file, _, selection = tests.partition(" ")
-    return ["-x", "-p", "no:cacheprovider", test_file(file), "-k", selection]
+    return ["-x", "-p", "no:cacheprovider", file_of(file), "-k", selection]
 
 
-def run_here(tests: str) -> Tuple[int, str]:
-    """Run tests in this process; returns pytest's exit code and output."""
+def run_here(tests: str, anew: bool = False) -> Tuple[int, str]:
+    """Run tests in this process, where asked for with a Spark that is set up anew; returns pytest's exit code and
+    output.
+    """
     output = io.StringIO()
+    if anew:
+        forget_session()
     before = signal.signal(signal.SIGALRM, waited_for_ever)
     signal.alarm(SECONDS)
     try:
@@ -700,6 +695,8 @@ def run_here(tests: str) -> Tuple[int, str]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+        if anew:
+            forget_session()
     return code, output.getvalue()
 
 
@@ -707,55 +704,48 @@ def waited_for_ever(*_: Any) -> None:
     raise TimeoutError("the tests have waited for %d s" % SECONDS)  # which fails the test that waits
 
 
-def run_on_a_copy(source: str, tests: str) -> Tuple[int, str]:
-    """Run tests on a copy of the project that has this etl.py; returns pytest's exit code and output."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name in NEEDED:
-            copier = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            copier(str(ROOT / name), os.path.join(folder, name))
-        Path(folder, "etl.py").write_text(source, "utf-8")
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", *options_for(tests)],
-            cwd=folder,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "KEEP_LAKES": ""},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-    return done.returncode, done.stdout.decode("utf-8", "replace")
-
-
 def green_before(chosen: Sequence[Mutation]) -> bool:
     """Whether the tests pass while no rule is broken, without which a red one would say nothing."""
-    source = (ROOT / "etl.py").read_text("utf-8")
     selections: Dict[str, Set[str]] = {}
     for mutation in chosen:
         file, _, selection = mutation.tests.partition(" ")
         selections.setdefault(file, set()).add("(%s)" % selection)
     for file, parts in selections.items():
         tests = "%s %s" % (file, " or ".join(sorted(parts)))
-        code, output = run_on_a_copy(source, tests) if of_its_own(tests) else run_here(tests)
+        code, output = run_here(tests)
         if code:
-            print("%s fails before any rule is broken\n%s" % (test_file(file), output[-2000:]))
+            print("%s fails before any rule is broken\n%s" % (file_of(file), output[-2000:]))
             return False
     return True
 
 
+SESSIONS: List[Any] = []  # the one of all tests, once it is set up
+
+
 def keep_one_session() -> None:
-    """Let the first Spark that the tests start serve all of them."""
+    """Let one Spark, which is ready for S3, serve all tests."""
     from pyspark.sql import SparkSession
 
     import etl
 
-    start, started = etl.start_session, []  # type: ignore[var-annotated]
+    start = etl.start_session
 
     def start_session(config: etl.Config, small: bool = False) -> SparkSession:
-        if not started:
-            started.append(start(config, small))
-        session: SparkSession = started[0]
+        if not SESSIONS:
+            SESSIONS.append(start(config._replace(song_data="s3://no/songs"), small))
+        session: SparkSession = SESSIONS[0]
         return session
 
     etl.start_session = start_session
     SparkSession.stop = lambda self: None  # type: ignore[method-assign]
+
+
+def forget_session() -> None:
+    """Let what follows set Spark up again, without what the last start has left in PySpark."""
+    while SESSIONS:
+        known = vars(SESSIONS.pop().sparkContext._jvm)
+        for name in [name for name in known if name.endswith("functions")]:
+            del known[name]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -768,6 +758,7 @@ def main(argv: Sequence[str]) -> int:
     sys.path[:0] = [str(ROOT)]
     os.environ["KEEP_LAKES"] = ""
     keep_one_session()
+    began = time.time()
     if not green_before(chosen):
         return 1
     bad: List[Outcome] = []
@@ -779,7 +770,8 @@ def main(argv: Sequence[str]) -> int:
             bad.append(outcome)
     for outcome in bad:
         print("\n== %s: %s\n%s" % (outcome.mutation.rule, outcome.verdict, outcome.output[-2000:]))
-    print("%d mutations, %d caught" % (len(chosen), len(chosen) - len(bad)))
+    seconds = time.time() - began
+    print("%d mutations, %d caught, in %.0f s" % (len(chosen), len(chosen) - len(bad), seconds))
     return 1 if bad or not chosen else 0
 
 
