@@ -225,14 +225,21 @@ def say(line: str) -> None:
 
 
 def policy_of(name: str, lake: Lake, account: str) -> str:
-    """The text of a policy of docs/iam for this lake and account, whatever bucket and account it was written for."""
+    """The text of a policy of docs/iam for this lake and account, whatever bucket and account it was written for. What
+    it says of the input (…Input) stays as it is written.
+    """
     project = os.path.dirname(os.path.abspath(etl.__file__))
     with open(os.path.join(project, "docs", "iam", name), encoding="utf-8") as file:
-        text = file.read()
-    text = re.sub(r'(arn:aws:s3:::)[^/"]+', lambda found: found[1] + lake.bucket, text)
-    text = re.sub(r'([/"])sparkify-data/', lambda found: found[1] + lake.prefix, text)
-    text = re.sub(r"\b\d{12}\b", account, text)
-    return json.dumps(json.loads(text))
+        policy = json.load(file)
+    parts = policy["Statement"]
+    policy["Statement"] = [part if part["Sid"].endswith("Input") else for_lake(part, lake) for part in parts]
+    return re.sub(r"\b\d{12}\b", account, json.dumps(policy))
+
+
+def for_lake(part: Record, lake: Lake) -> Any:
+    """A statement of a policy for this lake."""
+    text = re.sub(r'(arn:aws:s3:::)[^/"]+', lambda found: found[1] + lake.bucket, json.dumps(part))
+    return json.loads(re.sub(r'([/"])sparkify-data/', lambda found: found[1] + lake.prefix, text))
 
 
 class Role:

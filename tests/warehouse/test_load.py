@@ -11,10 +11,11 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import duckdb
 import pytest
+import sqlglot
 from aws import Server, actions_of, enter, recorded, served
 from conftest import ROOT, SAMPLE, event_record, song_record, write_files
 from pyspark.sql import SparkSession
-from redshift import Postgres, Redshift
+from redshift import Postgres, Redshift, for_postgres
 
 import etl
 from catalog import register
@@ -218,6 +219,85 @@ def test_every_row_is_as_in_the_lake_also_when_loaded_twice(
     assert redshift.keys(BUCKET, "sparkify-data/_warehouse") == []
 
 
+# Clean: nothing is quarantined, no text is encoded twice or has white space around it
+CLEAN_SONGS = [song for song in SONGS if all(text == text.strip() for text in (song["title"], song["artist_name"]))]
+CLEAN_EVENTS = [
+    event_record(itemInSession=number, song=song["title"], artist=song["artist_name"], length=song["duration"])
+    for number, song in enumerate(CLEAN_SONGS)
+] + [
+    event_record(level="free"),  # a copy of the first
+    event_record(itemInSession=90, song=742, artist="Nobody", userAgent='"Mozilla/5.0 (X11)"', firstName=None),
+    event_record(itemInSession=91, song="A", artist="Twins", userId=31, ts=1541105830797),
+    event_record(page="Home", userId="", song=None, artist=None, length=None, location="", gender="", ts=1577836800001),
+]
+
+
+@pytest.fixture(scope="module")
+def clean(interpreted_plans: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with clean input and the lake of it."""
+    folder = tmp_path_factory.mktemp("clean")
+    pretty = "\n".join(json.dumps(song, indent=2) for song in CLEAN_SONGS[2:])
+    write_files(folder / "songs", {"A/a.json": CLEAN_SONGS[:1], "A/b.json": CLEAN_SONGS[1:2], "B/c.json": pretty})
+    write_files(folder / "logs", {"2018/11/1.json": CLEAN_EVENTS[:5], "2018/11/2.json": CLEAN_EVENTS[5:]})
+    built(interpreted_plans, folder / "songs", folder / "logs", folder / "lake")
+    return folder
+
+
+def raw(monkeypatch: pytest.MonkeyPatch, redshift: Redshift, folder: Path, songs: str, logs: str) -> None:
+    """Put raw input into the bucket and say where it is."""
+    for setting, name in (("SONG_DATA", songs), ("LOG_DATA", logs)):
+        redshift.upload(folder / name, BUCKET, "in/" + name)
+        monkeypatch.setenv(setting, "s3://%s/in/%s" % (BUCKET, name))
+
+
+def without_file(rows: Rows, table: str) -> Rows:
+    """Rows of a staging table without the name of the file, which COPY does not tell."""
+    place = sql_queries.columns(table).index("file")
+    return sorted((row[:place] + row[place + 1 :] for row in rows), key=repr)
+
+
+def test_clean_raw_json_gives_the_rows_of_the_lake(
+    clean: Path, redshift: Redshift, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw(monkeypatch, redshift, clean, "songs", "logs")
+    assert create_table.main([]) == 0
+    assert [load.main(["--from-json"]) for _ in range(2)] == [0, 0]
+    assert in_warehouse(redshift) == in_lake(clean / "lake")
+    for name in sql_queries.STAGING_TABLES:
+        staged, published = (found[name] for found in (in_warehouse(redshift, name), in_lake(clean / "lake", name)))
+        assert without_file(staged, name) == without_file(published, name)
+    assert redshift.keys(BUCKET, "sparkify-data") == []
+
+
+def test_raw_json_that_is_not_clean_leaves_the_tables_as_they_were(
+    clean: Path, redshift: Redshift, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw(monkeypatch, redshift, clean, "songs", "logs")
+    assert create_table.main([]) == 0
+    assert load.main(["--from-json"]) == 0
+    before = in_warehouse(redshift)
+    bad = json.dumps(event_record(sessionId="x")).encode()
+    redshift.client("s3").put_object(Bucket=BUCKET, Key="in/logs/2018/11/3.json", Body=bad)
+    assert load.main(["--from-json"]) == 2
+    assert "could not copy s3://sparkify-dl-sp/in/logs into staging_events: " in capsys.readouterr().err
+    assert in_warehouse(redshift) == before
+    monkeypatch.setenv("LOG_DATA", "/logs")
+    assert load.main(["--from-json"]) == 2
+    assert "log_data is /logs: COPY reads from S3 only" in capsys.readouterr().err
+
+
+def test_the_raw_public_sample_gives_the_star_of_the_lake_and_text_as_it_came(
+    real_lake: Path, redshift: Redshift, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw(monkeypatch, redshift, REAL, "song_data", "log_data")
+    assert create_table.main([]) == 0
+    assert load.main(["--from-json"]) == 0
+    assert in_warehouse(redshift) == in_lake(real_lake)
+    loaded, published = in_warehouse(redshift, "staging_events"), in_lake(real_lake, "staging_events")
+    events = [set(without_file(found["staging_events"], "staging_events")) for found in (loaded, published)]
+    assert [len(one - other) for one, other in (events, reversed(events))] == [331, 331]  # encoded twice
+
+
 def test_what_the_changed_lake_is_for(changed_lake: Path) -> None:
     plays = in_lake(changed_lake)["songplays"]
     assert {row[4] for row in plays} >= {"SOB", "SOD", "SOF", "SOH", None}
@@ -232,6 +312,39 @@ def test_the_catalogs_tables_give_the_same_rows(sample_lake: Path, redshift: Red
     assert in_warehouse(redshift) == in_lake(sample_lake)
 
 
+TOP_ARTISTS = [("Coldplay", 58), ("Kings Of Leon", 55), ("Dwight Yoakam", 38)]  # counted from the files
+LILY_KOCHS_PLAYS, WITH_THEIR_SONG = 463, ["Setanta matins"]
+
+
+def documented(page: str) -> List[str]:
+    """The SQL of a page of docs/: the artists played most, and the plays of Lily Koch."""
+    return re.findall(r"^```sql\n(.*?)^```", (ROOT / "docs" / page).read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def check_answers(artists: Rows, plays: Rows) -> None:
+    assert [row[:2] for row in artists] == TOP_ARTISTS
+    assert len(plays) == LILY_KOCHS_PLAYS
+    assert all(title and artist for _, title, artist, _ in plays)
+    assert [title for _, title, _, in_catalogue in plays if in_catalogue] == WITH_THEIR_SONG
+
+
+def test_the_questions_of_the_documentation_are_answered_by_the_warehouse(real_lake: Path, redshift: Redshift) -> None:
+    upload(redshift, real_lake)
+    assert load_all() == [0, 0]
+    with redshift.postgres.connect(redshift.database) as session:
+        check_answers(*(session.execute(for_postgres(sql)).fetchall() for sql in documented("warehouse.md")))
+
+
+def test_the_questions_of_the_documentation_are_answered_in_the_sql_of_athena(real_lake: Path) -> None:
+    with duckdb.connect() as session:
+        session.execute("SET timezone = 'UTC'")
+        for table in etl.TABLES:
+            files = "read_parquet('%s/%s/**/*.parquet', hive_partitioning = true)" % (real_lake, table)
+            session.execute("CREATE VIEW %s AS FROM %s" % (table, files))
+        asked = [sqlglot.transpile(sql, read="athena", write="duckdb")[0] for sql in documented("catalog.md")]
+        check_answers(*(session.execute(sql).fetchall() for sql in asked))
+
+
 def test_tables_are_replaced_with_all_their_rows(sample_lake: Path, redshift: Redshift) -> None:
     upload(redshift, sample_lake)
     assert load_all() == [0, 0]
@@ -241,34 +354,31 @@ def test_tables_are_replaced_with_all_their_rows(sample_lake: Path, redshift: Re
     assert not any(in_warehouse(redshift).values())
 
 
-def edit_ledger(redshift: Redshift, change: Callable[[Any], None]) -> None:
-    """Change the ledger in the bucket."""
-    where = {"Bucket": BUCKET, "Key": "sparkify-data/" + etl.LEDGER}
-    ledger = json.loads(redshift.client("s3").get_object(**where)["Body"].read())
-    change(ledger)
-    redshift.client("s3").put_object(**where, Body=json.dumps(ledger).encode())
+def edit_report(redshift: Redshift, change: Callable[[Any], None]) -> None:
+    """Change the newest report in the bucket."""
+    where = {"Bucket": BUCKET, "Key": redshift.keys(BUCKET, "sparkify-data/_runs/")[-1]}
+    report = json.loads(redshift.client("s3").get_object(**where)["Body"].read())
+    change(report)
+    redshift.client("s3").put_object(**where, Body=json.dumps(report).encode())
 
 
 def one_row_more(redshift: Redshift) -> None:
-    """The ledger counts an event that is not there."""
+    """The report counts an event that is not there."""
 
-    def change(ledger: Any) -> None:
-        ledger["tables"]["staging_events"][1][0] += 1
+    def change(report: Any) -> None:
+        report["tables"]["staging_events"]["rows"] += 1
 
-    edit_ledger(redshift, change)
+    edit_report(redshift, change)
 
 
 def another_match(known: str) -> Callable[[Redshift], None]:
     """The job has found another number of songs or artists to plays."""
-
-    def change(ledger: Any) -> None:
-        ledger["tables"]["songplays"][1][3][known] = 3
-
-    return lambda redshift: edit_ledger(redshift, change)
+    return lambda redshift: edit_report(redshift, lambda report: report.update({known: 3}))
 
 
-def damaged_ledger(redshift: Redshift) -> None:
-    edit_ledger(redshift, lambda ledger: ledger.update(tables={}))
+def earlier_version(redshift: Redshift) -> None:
+    """The job published no staging tables then."""
+    edit_report(redshift, lambda report: report["tables"].pop("staging_events"))
 
 
 def no_staging(redshift: Redshift) -> None:
@@ -282,8 +392,9 @@ def another_file(redshift: Redshift) -> None:
     redshift.client("s3").put_object(Bucket=BUCKET, Key=key, Body=b"PAR1")
 
 
-def no_ledger(redshift: Redshift) -> None:
-    redshift.client("s3").delete_object(Bucket=BUCKET, Key="sparkify-data/" + etl.LEDGER)
+def no_report(redshift: Redshift) -> None:
+    """No run has succeeded."""
+    edit_report(redshift, lambda report: report.update(status="failed: the lake is as it was"))
 
 
 def no_role(redshift: Redshift) -> None:
@@ -302,17 +413,20 @@ def refusing(code: str, message: str) -> Callable[[Redshift], None]:
 TROUBLE = {
     "staging holds less than is counted": (one_row_more, "could not check that the rows of staging_events are"),
     "another match rate": (
-        another_match("song_id"),
+        another_match("matched"),
         "could not check that the rows of songplays WHERE song_id IS NOT NULL",
     ),
     "another match rate of artists": (
-        another_match("artist_id"),
+        another_match("artists_known"),
         "could not check that the rows of songplays WHERE artist_id IS NOT NULL",
     ),
-    "damaged ledger": (damaged_ledger, "s3://sparkify-dl-sp/sparkify-data: the ledger is damaged, run the job again"),
+    "an earlier version": (
+        earlier_version,
+        "an earlier version of etl.py has built s3://sparkify-dl-sp/sparkify-data: run",
+    ),
     "staging is gone": (no_staging, "staging_songs in s3://sparkify-dl-sp/sparkify-data is not as the last run of the"),
     "a run is at work": (another_file, "staging_events in s3://sparkify-dl-sp/sparkify-data is not as the last run"),
-    "no ledger": (no_ledger, "no run of the job has left a ledger"),
+    "no report": (no_report, "no run of the job has left a report"),
     "no role": (no_role, "there is no role SparkifyRedshift in this account"),
     "paused": (
         refusing("ValidationException", "Redshift endpoint: cluster is paused"),
@@ -359,11 +473,11 @@ def test_without_tables_the_sentence_says_what_makes_them(
 def test_a_dry_run_changes_nothing(sample_lake: Path, redshift: Redshift, capsys: pytest.CaptureFixture[str]) -> None:
     upload(redshift, sample_lake)
     keys = redshift.keys(BUCKET)
-    assert [create_table.main(["--dry-run"]), load.main(["--dry-run"]), load.main(["--dry-run", "--from-catalog"])] == [
-        0
-    ] * 3
+    assert create_table.main(["--dry-run"]) == 0
+    assert [load.main(["--dry-run", *source]) for source in ([], ["--from-json"], ["--from-catalog"])] == [0] * 3
     said = capsys.readouterr().out.splitlines()
     assert {"would create table songs", "would copy into staging_events", "would insert into songplays"} <= set(said)
+    assert "would copy s3://udacity-dend/log_data into staging_events" in said
     assert redshift.targets == []
     assert redshift.keys(BUCKET) == keys
 

@@ -20,6 +20,8 @@ STATEMENTS = [
     *create_table.statements(replace=True),
     *(part for name in sql_queries.STAGING_TABLES for part in sql_queries.renew_staging(name)),
     sql_queries.copy("staging_songs", "s3://a/b's.manifest", ROLE),
+    *(sql_queries.copy_raw(name, "s3://a/b's", "s3://a/p.jsonpaths", ROLE) for name in sql_queries.STAGING_TABLES),
+    sql_queries.FINISH_RAW_EVENTS,
     *sql_queries.fill_tables(ROWS),
     *sql_queries.fill_tables_from_lake(ROWS),
 ]
