@@ -1205,9 +1205,9 @@ def plan_text(plan: Plan) -> str:
 
 # ------------------------------------------------------------------------------------ stores
 
-WORK = "_work"  # a folder for each run, until it has published
+WORK, LOCKS = "_work", "_locks"  # what runs have not published yet, and their signs of life
 OLD_FOLDERS = ("_state", "_staging")  # of the first version of this job
-JOURNAL, JOURNAL_FORMAT = "journal.json", 1
+JOURNAL, JOURNAL_FORMAT = "journal.json", 2
 REQUESTS_AT_ONCE = 32
 ENDING_SECONDS = 10  # what the Java of a killed run may need to end
 BEAT_SECONDS, ACT_SECONDS, LEASE_SECONDS = 10, 60, 120
@@ -1215,95 +1215,94 @@ ANOTHER_RUN = "another run writes into %s: %s"
 
 
 class Change(NamedTuple):
-    """What a publication does to a table, file by file."""
+    """What takes the place of a table or of one of its partitions. Files have their names below the table."""
 
-    folder: str  # where the new files are, below the lake
-    whole: bool  # or only some of its partitions
-    come: Mapping[str, Tuple[str, int]]  # by their names in the table: names in `folder`, bytes
-    go: Sequence[str]
+    folder: str  # of the partition; "" for the whole table
+    source: str  # where the new table waits, below the lake
+    come: Dict[str, Tuple[str, int]]  # by name: the name below `source`, and bytes
+    go: List[str]
 
 
 class Publication(NamedTuple):
     """What a run is about to publish: the journal from which another run can finish it."""
 
     run_id: str
-    tables: Mapping[str, Change]
-    files: Mapping[str, str]  # those beside the tables, the ledger last: by their names, names below the lake
+    tables: Mapping[str, Sequence[Change]]  # dimensions before facts
+    texts: Mapping[str, str]  # of the files beside the tables, the ledger last
 
-    def text(self) -> str:
-        """As it is stored."""
-        return json.dumps({"format": JOURNAL_FORMAT, **self._asdict()})
+
+def journal_text(publication: Publication) -> str:
+    """A publication as it is stored."""
+    return json.dumps({"format": JOURNAL_FORMAT, **publication._asdict()})
 
 
 def publication_of(text: str) -> Publication:
     """A stored publication. Raises PublishError where it is of another format."""
     try:
         found = json.loads(text)
-        if found.pop("format") == JOURNAL_FORMAT:
-            return Publication(tables={name: Change(*change) for name, change in found.pop("tables").items()}, **found)
+        if found.pop("format") != JOURNAL_FORMAT:
+            raise ValueError("of another format")
+        tables = {name: [Change(*change) for change in changes] for name, changes in found.pop("tables").items()}
+        return Publication(tables=tables, **found)
     except (AttributeError, KeyError, TypeError, ValueError):
-        pass
-    raise PublishError("its journal is damaged or of another version of etl.py")
+        raise PublishError("its journal is damaged or of another version of etl.py") from None
 
 
 class Store:
-    """The files of a lake, by names below its root, in any store that Hadoop knows, such as HDFS."""
+    """The files of a lake, by names below its root. What a store can do decides how it replaces a table.
+
+    LocalStore   exchange: the whole table in one step; partitions that stay are linked into the new one
+    Store        rename: the table, or some of its partitions, by two renames each; any that Hadoop knows, such as HDFS
+    ObjectStore  overwrite: partition by partition, each object by the one that gets its name
+    """
+
+    overwrites = False
+    spark: Any
+    jvm: Any
 
     def __init__(self, spark: SparkSession, root: str) -> None:
-        self.spark, self.root = spark, root
-        self.jvm: Any = spark.sparkContext._jvm
+        self.spark, self.root, self.jvm = spark, root, spark.sparkContext._jvm
         self.hadoop = spark.sparkContext._jsc.hadoopConfiguration()
         self.fs = self.path("").getFileSystem(self.hadoop)
         self.fs.setWriteChecksum(False)
-        atomic: Any = self.jvm.java.util.concurrent.atomic  # type: ignore[union-attr]
-        self.until, self.forever = (atomic.AtomicReference(2**63 - 1) for _ in range(2))  # of nanoTime(): see Lease
-
-    def assure(self) -> None:
-        """Asked before each change; raises LostLockError where this run may change the lake no more."""
+        atomic = self.jvm.java.util.concurrent.atomic
+        self.until, self.forever = (atomic.AtomicReference(2**63 - 1) for _ in range(2))  # of nanoTime()
+        # Asked before each change; raises LostLockError where this run may change the lake no more
+        self.assure: Callable[[], None] = lambda: None
 
     def path(self, name: str) -> Any:
-        """The Hadoop Path of a file or folder."""
+        """The path of a file or folder, as the store's own functions take it."""
         return self.jvm.org.apache.hadoop.fs.Path(folder_uri(joined(self.root, name)))
 
     def list(self, folder: str) -> Files:
         """Everything below a folder, by names relative to it; nothing where there is no folder."""
-        return list_stored_files(self.spark, joined(self.root, folder))
+        return list_files(self.spark, joined(self.root, folder))
 
     def folders(self, folder: str) -> List[str]:
-        """The names in a folder; none where there is no folder."""
-        if not self.fs.exists(self.path(folder)):
-            return []
-        return sorted(status.getPath().getName() for status in self.fs.listStatus(self.path(folder)))
+        """The names in a folder, hidden ones too; none where there is no folder."""
+        with unless_missing():
+            return sorted(status.getPath().getName() for status in self.fs.listStatus(self.path(folder)))
+        return []
 
     def read(self, name: str) -> Optional[str]:
         """The text of a file; None where there is none."""
-        try:
-            stream = self.fs.open(self.path(name))
-        except Py4JJavaError as error:
-            if "FileNotFoundException" in str(error.java_exception.getClass().getName()):
-                return None
-            raise
-        try:
+        with unless_missing(), contextlib.closing(self.fs.open(self.path(name))) as stream:
             return str(self.jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
-        finally:
-            stream.close()
+        return None
 
     def write(self, name: str, text: str) -> None:
         """Write a text file, which is there whole or not at all."""
         unfinished = joined(parent(name), "_" + name.rpartition("/")[2])
-        self.write_directly(unfinished, text)
+        self.put(unfinished, text)
         self.remove(name)
         self.move(unfinished, name)
 
-    def write_directly(self, name: str, text: str) -> None:
-        """Write a text file in one go, which only object stores do in one step."""
-        self.assure()
-        self.put(name, text, self.until)
-
-    def put(self, name: str, text: str, until: Any) -> None:
-        """The same without asking, until a moment."""
+    def put(self, name: str, text: str, until: Any = None) -> None:
+        """Write a text file in one go, which only object stores do in one step; without asking, if until a moment."""
+        if until is None:
+            self.assure()
         content = bytearray(text.encode("utf-8", "surrogateescape"))
-        helper(self.spark).put(self.hadoop, content, folder_uri(joined(self.root, name)), until)
+        helper(self.spark).put(self.hadoop, content, folder_uri(joined(self.root, name)), until or self.until)
 
     def remove(self, name: str) -> None:
         """Remove a file or folder, if it is there."""
@@ -1317,11 +1316,39 @@ class Store:
             self.fs.delete(self.path(folder), False)
 
     def move(self, source: str, target: str) -> None:
-        """Rename a folder to a name that is free."""
+        """Rename a file or folder to a name that is free."""
         self.assure()
         self.fs.mkdirs(self.path(parent(target)))
         if not self.fs.rename(self.path(source), self.path(target)):
             raise OSError("cannot move %s to %s in %s" % (source, target, self.root))
+
+    def changes(self, name: str, source: str, new: Files, old: Files, partitions: Optional[Set[str]]) -> List[Change]:
+        """What replaces a table, or some of its partitions, by the files of a folder.
+
+        In: the files of that folder and of the table; the folders of the partitions, None for the whole table.
+        """
+        found: Dict[str, Change] = {}
+
+        def change_of(path: str) -> Change:
+            folder = parent(path) if self.overwrites or partitions is not None else ""
+            return found.setdefault(folder, Change(folder, source, {}, []))
+
+        for path in sorted(new):
+            come = change_of(path).come
+            lasting = joined(parent(path), "part-%05d.parquet" % len(come))
+            come[lasting if self.overwrites else path] = path, new[path][0]
+        for path in sorted(old):
+            if (partitions is None or parent(path) in partitions) and path not in change_of(path).come:
+                change_of(path).go.append(path)
+        return list(found.values())
+
+    def replace(self, name: str, change: Change) -> None:
+        """Put one folder in the place of another one, which is kept with the work until that is removed."""
+        old = joined(name, change.folder)
+        if self.folders(old):
+            self.move(old, joined(change.source + ".old", change.folder))
+        if change.come:
+            self.move(joined(change.source, change.folder), old)
 
     @contextlib.contextmanager
     def locked(self, run_id: str, say: Callable[[str], None]) -> Iterator[None]:
@@ -1329,7 +1356,7 @@ class Store:
         lease = Lease(self, run_id)
         try:
             lease.acquire(say)
-            setattr(self, "assure", lease.assure)  # noqa: B010
+            self.assure = lease.assure
             yield
         except Exception as error:
             if not isinstance(error, LostLockError):
@@ -1338,128 +1365,92 @@ class Store:
         finally:
             lease.end()
 
-    def exchange(self, one: str, other: str) -> bool:
-        """Swap two folders in one step; False where the store cannot."""
-        return False
-
-    def change(self, name: str, folder: str, new: Files, old: Files, partitions: Optional[Set[str]]) -> Change:
-        """What replaces a table, or some of its partitions, by the files of a folder.
-
-        In: the files of that folder and of the table; the folders of the partitions, None for the whole table.
-        """
-        gone = [path for path in old if partitions is None or parent(path) in partitions]
-        come = {path: (path, about[0]) for path, about in new.items()}
-        return Change(folder, partitions is None, come, sorted(set(gone) - set(come)))
-
-    def apply(self, name: str, change: Change) -> None:
-        """Replace a table or some of its partitions, or finish doing so after a crash."""
-        there, ready = self.list(name), self.list(change.folder)
-        for unit in [""] if change.whole else sorted({parent(path) for path in (*change.come, *change.go)}):
-            come = [path for path in change.come if change.whole or parent(path) == unit]
-            go = [path for path in change.go if change.whole or parent(path) == unit]
-            if all(path in there for path in come) and not any(path in there for path in go):
-                continue  # it has been done
-            refuse_missing(change, come, ready)
-            self.replace(unit, name, change, bool(come))
-
-    def replace(self, unit: str, name: str, change: Change, built: bool) -> None:
-        """Put one folder in the place of another one, which is kept with the work until that is removed."""
-        old, new = joined(name, unit), joined(change.folder, unit)
-        if self.folders(old) and not (built and self.exchange(new, old)):
-            self.move(old, "%s/old/%s" % (parent(change.folder), old))
-        if built and not self.folders(old):
-            self.move(new, old)
-
-    def sweep(self, name: str, change: Change) -> None:
-        """Remove what apply() has left of a table's old files."""
-
-
-def refuse_missing(change: Change, names: Iterable[str], there: Files) -> None:
-    """Raise PublishError where a file that is to come is not there as it was built."""
-    for path in names:
-        source, size = change.come[path]
-        if there.get(source, (-1,))[0] != size:
-            raise PublishError("%s/%s is missing" % (change.folder, source))
-
 
 class LocalStore(Store):
     """A folder of this machine."""
 
     def __init__(self, root: str, jvm: Any = None) -> None:
-        self.root, self.jvm = root, jvm
+        self.spark, self.root, self.jvm = None, root, jvm
 
-    def path(self, name: str) -> str:
-        """The path of a file or folder."""
-        return os.path.join(self.root, name)
-
-    def list(self, folder: str) -> Files:
-        return list_local_files(self.path(folder))
+    def path(self, name: str) -> pathlib.Path:
+        return pathlib.Path(self.root, name)
 
     def folders(self, folder: str) -> List[str]:
-        path = self.path(folder)
-        return sorted(os.listdir(path)) if os.path.isdir(path) else []
+        with unless_missing():
+            return sorted(os.listdir(str(self.path(folder))))
+        return []
 
     def read(self, name: str) -> Optional[str]:
-        try:
-            return pathlib.Path(self.path(name)).read_text("utf-8", "surrogateescape")
-        except FileNotFoundError:
-            return None
+        with unless_missing():
+            return self.path(name).read_text("utf-8", "surrogateescape")
+        return None
 
     def write(self, name: str, text: str) -> None:
         path = self.path(name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        unfinished = os.path.join(os.path.dirname(path), "_" + os.path.basename(path))
-        pathlib.Path(unfinished).write_text(text, "utf-8", "surrogateescape")
-        os.replace(unfinished, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name("_" + path.name)
+        unfinished.write_text(text, "utf-8", "surrogateescape")
+        unfinished.replace(path)
 
     def remove(self, name: str) -> None:
         path = self.path(name)
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(path)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(str(path))
+        elif os.path.lexists(str(path)):
+            path.unlink()
 
     def remove_empty(self, folder: str) -> None:
         with contextlib.suppress(OSError):
-            os.rmdir(self.path(folder))
+            self.path(folder).rmdir()
 
     def move(self, source: str, target: str) -> None:
-        os.makedirs(os.path.dirname(self.path(target)), exist_ok=True)
-        os.rename(self.path(source), self.path(target))
+        self.path(target).parent.mkdir(parents=True, exist_ok=True)
+        self.path(source).rename(self.path(target))
 
     def exchange(self, one: str, other: str) -> bool:
-        return exchange_folders(self.path(one), self.path(other))
+        """Swap two folders in one step, as Linux (renameat2) and macOS (renamex_np) can on most file systems; False
+        where they cannot, or one is missing.
+        """
+        libc = ctypes.CDLL(None)
+        paths = [os.fsencode(self.path(name)) for name in (one, other)]
+        if hasattr(libc, "renameat2"):
+            here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+            return bool(libc.renameat2(here, paths[0], here, paths[1], exchange) == 0)
+        return hasattr(libc, "renamex_np") and bool(libc.renamex_np(*paths, 2) == 0)  # RENAME_SWAP
 
-    def change(self, name: str, folder: str, new: Files, old: Files, partitions: Optional[Set[str]]) -> Change:
-        """Partitions that stay join the new ones, so that the whole table is replaced in one step."""
-        stay = {path for path in old if partitions is not None and parent(path) not in partitions}
+    def changes(self, name: str, source: str, new: Files, old: Files, partitions: Optional[Set[str]]) -> List[Change]:
+        stay = {path: old[path] for path in old if partitions is not None and parent(path) not in partitions}
         for path in stay:
-            target = self.path(joined(folder, path))
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            link_or_copy(self.path(joined(name, path)), target)
-        new = {**new, **{path: old[path] for path in stay}}
-        return super().change(name, folder, new, old, None)
+            kept, link = str(self.path(joined(name, path))), str(self.path(joined(source, path)))
+            os.makedirs(parent(link), exist_ok=True)
+            try:
+                os.link(kept, link)
+            except OSError:  # of a file system without links
+                shutil.copy2(kept, link)
+        return super().changes(name, source, {**new, **stay}, old, None)
+
+    def replace(self, name: str, change: Change) -> None:
+        if not self.exchange(change.source, name):
+            super().replace(name, change)
 
     @contextlib.contextmanager
     def locked(self, run_id: str, say: Callable[[str], None]) -> Iterator[None]:
         """The lock is the operating system's and, once there is a Java, Java's, whose threads do the
         writing: when they have ended, however that was, it is free.
         """
-        path = self.path("_lock")
-        deadline = clock.monotonic() + ENDING_SECONDS
-        release = lock_file(path, self.jvm)
+        path, deadline = self.path("_lock"), clock.monotonic() + ENDING_SECONDS
+        release = lock_file(str(path), self.jvm)
         while not release:
             if clock.monotonic() > deadline:
-                raise RetryError(ANOTHER_RUN % (self.root, pathlib.Path(path).read_text() or "it has just begun"))
+                raise RetryError(ANOTHER_RUN % (self.root, path.read_text() or "it has just begun"))
             clock.sleep(0.2)
-            release = lock_file(path, self.jvm)
+            release = lock_file(str(path), self.jvm)
         try:
             if self.jvm:
-                pathlib.Path(path).write_text(signature(run_id))
+                path.write_text(signature(run_id))
             yield
             if self.jvm:
-                pathlib.Path(path).write_text("")
+                path.write_text("")
         finally:
             release()
 
@@ -1485,28 +1476,73 @@ def lock_file(path: str, jvm: Any) -> Optional[Callable[[], None]]:
     return None
 
 
+class ObjectStore(Store):
+    """A bucket of S3, where only writing an object is done in one step. Objects have the same names from run to run, so
+    that a partition of one file goes from old to new in that step.
+    """
+
+    overwrites = True
+
+    def write(self, name: str, text: str) -> None:
+        self.put(name, text)
+
+    def replace(self, name: str, change: Change) -> None:
+        for target, (source, _) in change.come.items():
+            self.copy(joined(self.root, change.source, source), joined(name, target))
+        for path in change.go:
+            self.remove(joined(name, path))
+
+    def copy(self, source: str, target: str) -> None:
+        """Write an object, over another one if need be, from the URI of a file or object."""
+        self.assure()
+        helper(self.spark).put(self.hadoop, folder_uri(source), folder_uri(joined(self.root, target)), self.until)
+
+
+def open_store(spark: SparkSession, root: str) -> Store:
+    if bucket_of(root):
+        return ObjectStore(spark, root)
+    return Store(spark, root) if is_uri(root) else LocalStore(root, spark.sparkContext._jvm)
+
+
+def list_files(spark: SparkSession, path: str) -> Files:
+    """All files below a folder that are not hidden, by names relative to it; nothing where there is no folder."""
+    path = re.sub("^file:/+", "/", path)
+    return list_stored_files(spark, path) if is_uri(path) else list_local_files(path)
+
+
+def list_stored_files(spark: SparkSession, uri: str) -> Files:
+    """The same in any store that Hadoop knows."""
+    jvm: Any = spark.sparkContext._jvm
+    root, text = jvm.org.apache.hadoop.fs.Path(folder_uri(uri)), ""
+    with unless_missing():
+        text = str(helper(spark).list(root.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()), root))
+    found = [line.split(" ", 2) for line in text.split("\0") if line]
+    return {name: (int(size), int(modified)) for size, modified, name in found if not is_hidden(name)}
+
+
 def list_local_files(path: str) -> Files:
-    """All files below a folder of this machine, or the file itself under no name. Each real folder and file once,
-    whatever links lead to it, under its real name where it has one here. Raises UsageError for a link to a folder that
-    holds the listed one.
+    """The same on this machine. Each real folder and file once, whatever links lead to it, under its real name where it
+    has one here. Raises UsageError for a link to a folder that holds the listed one.
     """
     found: Files = {}
     seen: Set[Tuple[int, int]] = set()  # devices and inodes
-    waiting = [""] if os.path.exists(path) else []
-    links: List[str] = []
+    waiting: List[str] = [""]
+    links: List[str] = []  # which come last
     while waiting or links:
         name = waiting.pop() if waiting else links.pop(0)
-        with unless_gone():
-            status = os.stat(joined(path, name))
+        full = joined(path, name)
+        with unless_missing():
+            status = os.stat(full)
             is_folder, identity = stat.S_ISDIR(status.st_mode), (status.st_dev, status.st_ino)
-            is_link = bool(name) and os.path.islink(joined(path, name))
+            is_link = bool(name) and os.path.islink(full)
             if identity in seen and (is_folder or is_link):
                 continue
-            if is_folder and is_link and inside(path, os.path.realpath(joined(path, name))):
-                raise UsageError("the link %s leads to a folder that holds it" % shown(joined(path, name)))
+            if is_folder and is_link and inside(path, os.path.realpath(full)):
+                raise UsageError("the link %s leads to a folder that holds it" % shown(full))
             seen.add(identity)
             if is_folder:
-                for entry in entries_of(joined(path, name)):
+                entries = [entry for entry in os.scandir(full) if not is_hidden(entry.name)]
+                for entry in sorted(entries, key=lambda entry: entry.name):
                     (links if entry.is_symlink() else waiting).append(joined(name, entry.name))
             elif stat.S_ISREG(status.st_mode):
                 found[name] = status.st_size, status.st_mtime_ns // 10**6
@@ -1514,176 +1550,72 @@ def list_local_files(path: str) -> Files:
 
 
 @contextlib.contextmanager
-def unless_gone() -> Iterator[None]:
-    """Pass over a file that has gone meanwhile, or a link that leads nowhere."""
+def unless_missing() -> Iterator[None]:
+    """Pass over a file or folder that is not there, or not any more; raises UsageError for one that may not be read."""
     try:
         yield
+    except PermissionError as error:
+        raise UsageError("no permission to read %s" % shown(str(error.filename))) from None
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
             raise
+    except Py4JJavaError as error:
+        if "FileNotFoundException" not in str(error.java_exception.getClass().getName()):
+            raise
 
 
-def entries_of(folder: str) -> List[Any]:
-    """What is in a folder and not hidden, in order; raises UsageError where that may not be read."""
-    try:
-        with os.scandir(folder) as found:
-            return sorted((entry for entry in found if not is_hidden(entry.name)), key=lambda entry: entry.name)
-    except PermissionError:
-        raise UsageError("no permission to read %s" % shown(folder)) from None
+parent = os.path.dirname  # the folder of a file, in any store: "" where its name has none
 
 
-def link_or_copy(source: str, target: str) -> None:
-    """Give a file that nobody writes any more a second name; a copy where the file system cannot."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+def joined(*names: str) -> str:
+    """The path of a file in folders, any of which may be empty.
 
-
-def exchange_folders(one: str, other: str) -> bool:
-    """Swap two folders in one step, as Linux (renameat2) and macOS (renamex_np) can on most file systems; False where
-    they cannot.
+    >>> joined("a", "b", "c"), joined("a", ""), joined("", "b")
+    ('a/b/c', 'a', 'b')
     """
-    libc = ctypes.CDLL(None)
-    paths = os.fsencode(one), os.fsencode(other)
-    if hasattr(libc, "renameat2"):
-        here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-        return bool(libc.renameat2(here, paths[0], here, paths[1], exchange) == 0)
-    if hasattr(libc, "renamex_np"):
-        return bool(libc.renamex_np(*paths, 2) == 0)  # RENAME_SWAP
-    return False
+    return "/".join(filter(None, names))
 
 
-class ObjectStore(Store):
-    """A bucket of S3: a rename is a copy of each object, and the only thing done in one step is writing an object."""
-
-    def write(self, name: str, text: str) -> None:
-        self.write_directly(name, text)
-
-    def change(self, name: str, folder: str, new: Files, old: Files, partitions: Optional[Set[str]]) -> Change:
-        """Objects have the same names from run to run, so that a partition of one file goes from old to
-        new in one step.
-        """
-        change = super().change(name, folder, {}, old, partitions)
-        come = {target: (source, new[source][0]) for source, target in named_alike(new).items()}
-        return change._replace(come=come, go=[path for path in change.go if path not in come])
-
-    def apply(self, name: str, change: Change) -> None:
-        """Partition by partition, many at a time. It can be repeated."""
-        refuse_missing(change, change.come, self.list(change.folder))
-        sources, superseded = by_folder(change.come), by_folder(change.go)
-
-        def replace_partition(folder: str) -> None:
-            for target in sources[folder]:
-                self.copy(joined(self.root, joined(change.folder, change.come[target][0])), joined(name, target))
-            for path in superseded.get(folder, []):
-                self.remove(joined(name, path))
-
-        at_once(replace_partition, sources)
-
-    def sweep(self, name: str, change: Change) -> None:
-        """The objects of partitions that are no more."""
-        replaced = set(by_folder(change.come))
-        gone = [joined(name, path) for path in change.go if parent(path) not in replaced]
-        at_once(self.remove, gone)
-
-    def copy(self, source: str, target: str) -> None:
-        """Write an object, over another one if need be, from the URI of a file or object."""
-        self.assure()
-        helper(self.spark).put(self.hadoop, folder_uri(source), folder_uri(joined(self.root, target)), self.until)
-
-    def upload(self, disk: str, folder: str, names: Iterable[str]) -> None:
-        """Bring files from this machine's disk to a folder, many at a time."""
-        at_once(lambda name: self.copy(joined(disk, name), joined(folder, name)), names)
-
-
-def list_stored_files(spark: SparkSession, uri: str) -> Files:
-    """Everything below a folder of any store, by names relative to it; nothing where there is no folder."""
-    jvm: Any = spark.sparkContext._jvm
-    root = jvm.org.apache.hadoop.fs.Path(folder_uri(uri))
-    store = root.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
-    if not store.exists(root):
-        return {}
-    found = [line.split(" ", 2) for line in str(helper(spark).list(store, root)).split("\0") if line]
-    return {name: (int(size), int(modified)) for size, modified, name in found}
-
-
-def open_store(spark: SparkSession, root: str) -> Store:
-    """The store of a lake."""
-    if bucket_of(root):
-        return ObjectStore(spark, root)
-    return Store(spark, root) if is_uri(root) else LocalStore(root, spark.sparkContext._jvm)
-
-
-def named_alike(paths: Iterable[str]) -> Dict[str, str]:
-    """Names for Spark's files that depend on their partition and number alone, by those that Spark gave them.
-
-    >>> named_alike(["year=1999/part-00003-8b3c.c000.snappy.parquet", "year=1999/part-00007-8b3c.c000.snappy.parquet"])
-    ... # doctest: +NORMALIZE_WHITESPACE
-    {'year=1999/part-00003-8b3c.c000.snappy.parquet': 'year=1999/part-00000.parquet',
-     'year=1999/part-00007-8b3c.c000.snappy.parquet': 'year=1999/part-00001.parquet'}
-    """
-    return {
-        path: joined(folder, "part-%05d.parquet" % number).lstrip("/")
-        for folder, found in by_folder(paths).items()
-        for number, path in enumerate(found)
-    }
-
-
-def by_folder(paths: Iterable[str]) -> Dict[str, List[str]]:
-    """Paths in order, by their folder.
-
-    >>> by_folder(["a/2", "a/1", "3"])
-    {'': ['3'], 'a': ['a/1', 'a/2']}
-    """
-    folders: Dict[str, List[str]] = {}
-    for path in sorted(paths):
-        folders.setdefault(parent(path), []).append(path)
-    return folders
-
-
-def parent(path: str) -> str:
-    """The folder of a file.
-
-    >>> parent("s3://bucket/a/b.json"), parent("b.json")
-    ('s3://bucket/a', '')
-    """
-    return path.rpartition("/")[0]
-
-
-def joined(folder: str, name: str) -> str:
-    """The path of a file in a folder, either of which may be empty.
-
-    >>> joined("a", "b"), joined("a", ""), joined("", "b")
-    ('a/b', 'a', 'b')
-    """
-    return "/".join(filter(None, (folder, name)))
-
-
-def at_once(action: Callable[[str], None], names: Iterable[str]) -> None:
-    """Do something for each of many names, some at a time; raises the first error when all have ended."""
+def at_once(action: Callable[[Any], None], things: Iterable[Any]) -> None:
+    """Do something with each of many things, some at a time; raises the first error when all have ended."""
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        for _ in pool.map(action, names):
-            pass
+        list(pool.map(action, things))
+
+
+def unfinished(store: Store, publication: Publication, lake: Mapping[str, Files]) -> Publication:
+    """What is left to do of a publication. Raises PublishError, before anything is done, where a file is missing.
+
+    In: the files of each table. In S3 their names do not tell new from old, and copying them again does no harm.
+    """
+    left: Dict[str, List[Change]] = {}
+    for name, changes in publication.tables.items():
+        there, ready = lake[name].keys(), store.list(changes[0].source) if changes else {}
+        for change in changes:
+            if not store.overwrites and there >= change.come.keys() and not there & set(change.go):
+                continue
+            for path, size in change.come.values():
+                if ready.get(path, (-1,))[0] != size:
+                    raise PublishError("%s is missing" % joined(change.source, path))
+            left.setdefault(name, []).append(change)
+    return publication._replace(tables=left)
 
 
 def publish(store: Store, publication: Publication) -> None:
-    """Publish what a journal stands for, or finish it after a crash at any point."""
-    for name, change in publication.tables.items():
-        store.apply(name, change)
-    for name in reversed(list(publication.tables)):  # what facts refer to goes after them
-        store.sweep(name, publication.tables[name])
-    for name, source in publication.files.items():
-        text = store.read(source)
-        if text is None:
-            raise PublishError("%s is missing" % source)
+    """Replace the tables, dimensions before facts, and then write the ledger. Partitions that have no successor go when
+    nothing refers to them any more.
+    """
+    for name, changes in publication.tables.items():
+        at_once(functools.partial(store.replace, name), [change for change in changes if change.come])
+    for name, changes in reversed(list(publication.tables.items())):
+        at_once(functools.partial(store.replace, name), [change for change in changes if not change.come])
+    for name, text in publication.texts.items():
         store.write(name, text)
 
 
 def discard(store: Store, run_id: str) -> None:
     """Remove a run's work, its journal first: without the files that it names it would stand for nothing."""
-    for name in (joined(run_id, JOURNAL), run_id):
-        store.remove(joined(WORK, name))
+    store.remove(joined(WORK, run_id, JOURNAL))
+    store.remove(joined(WORK, run_id))
     store.remove_empty(WORK)
 
 
@@ -1694,24 +1626,25 @@ def recover(store: Store, full: bool, progress: Progress) -> None:
     published. Else raises UsageError for it.
     """
     for run_id in store.folders(WORK):
-        text = store.read(joined(WORK, joined(run_id, JOURNAL)))
+        text = store.read(joined(WORK, run_id, JOURNAL))
         if text is None:
             discard(store, run_id)
             progress.say("  removed what run %s had left" % run_id)
             continue
         progress.lake = "the publishing of run %s is half done, and the next run finishes it" % run_id
         try:
-            publish(store, publication_of(text))
+            publication = publication_of(text)
+            publish(store, unfinished(store, publication, {name: store.list(name) for name in publication.tables}))
         except PublishError as error:
             progress.lake = "the lake is as run %s, which had died, has left it" % run_id
             sentence = "run %s died while publishing and cannot be finished, since %s" % (run_id, error)
             if not full:
                 raise UsageError(sentence + ": build the lake from the input with --full") from None
             progress.say("  " + sentence)
-            continue
-        progress.lake = "the lake is as run %s has built it" % run_id
-        discard(store, run_id)
-        progress.say("  finished the publishing of run %s, which had died" % run_id)
+        else:
+            progress.lake = "the lake is as run %s has built it" % run_id
+            discard(store, run_id)
+            progress.say("  finished the publishing of run %s, which had died" % run_id)
 
 
 def signature(run_id: str) -> str:
@@ -2801,10 +2734,6 @@ class Job(NamedTuple):
     work: str  # the URI of the folder where the tables are built
     frames: Dict[str, DataFrame]  # of stored tables, by path
 
-    def folder(self) -> str:
-        """Where what is to be published waits, below the lake."""
-        return joined(WORK, self.run_id)
-
 
 class Built(NamedTuple):
     """A table of which a run has written all, or some partitions."""
@@ -2820,7 +2749,7 @@ def survey(config: Config, store: Store, list_input: Callable[[str], Files]) -> 
     listing = {}
     for name in INPUTS:
         files = list_input(getattr(config, name))
-        listing[name] = {path: about for path, about in files.items() if about[0] and not is_hidden(path)}
+        listing[name] = {path: about for path, about in files.items() if about[0]}
     lake = {name: store.list(name) for name in PUBLISHED}
     text = store.read(LEDGER)
     ledger = ledger_of(text)
@@ -2912,12 +2841,6 @@ def fit_parallelism(spark: SparkSession, found: Survey) -> None:
     if not spark.sparkContext.getConf().contains(key):
         wanted = work_bytes(found) // (4 * TASK_BYTES)  # rows take a quarter of what they take as JSON
         spark.conf.set(key, str(max(spark.sparkContext.defaultParallelism, wanted)))
-
-
-def list_files(spark: SparkSession, path: str) -> Files:
-    """Everything below a folder, by names relative to it; nothing where there is no folder."""
-    path = re.sub("^file:/+", "/", path)
-    return list_stored_files(spark, path) if is_uri(path) else list_local_files(path)
 
 
 @contextlib.contextmanager
@@ -3161,7 +3084,6 @@ def built_at(job: Job, name: str, folder: str, partitions: Optional[Set[str]] = 
             files = list_files(job.spark, uri)
         if partitions is not None:
             partitions = {*partitions, nowhere}
-    files = {path: about for path, about in files.items() if not is_hidden(path)}
     return Built(folder, files, measure(job.spark, uri, files, name), partitions)
 
 
@@ -3506,48 +3428,35 @@ def ledger_of_failure(job: Job, sizes: Mapping[str, Size], reasons: Reasons) -> 
 
 def publish_tables(job: Job, built: Mapping[str, Built], ledger: Optional[Ledger]) -> None:
     """Publish what is built and checked and, with it, the ledger and the report."""
-    store, lake = job.store, job.found.lake
+    store, lake, progress = job.store, job.found.lake, job.progress
     finished = bool(ledger and ledger.report["run_id"] == job.run_id)
-    changes = {}
+    if isinstance(store, ObjectStore) and job.work.startswith("file:"):
+        waiting = [joined(table.folder, path) for table in built.values() for path in table.files]
+        at_once(lambda path: store.copy(joined(job.work, path), joined(WORK, job.run_id, path)), waiting)
+    changes: Dict[str, Sequence[Change]] = {}
     for name in sorted(built, key=list(PUBLISHED).index):
-        table = built[name]
-        if isinstance(store, ObjectStore) and job.work.startswith("file:"):
-            store.upload(joined(job.work, table.folder), joined(job.folder(), table.folder), table.files)
-        changes[name] = store.change(
-            name, joined(job.folder(), table.folder), table.files, lake[name], table.partitions
-        )
-    for change in changes.values():
-        refuse_missing(change, change.come, store.list(change.folder))
-    files = write_ledger(job, changes, ledger, finished) if ledger else {}
-    publication, before = Publication(job.run_id, changes, files), job.progress.lake
-    store.write(joined(job.folder(), JOURNAL), publication.text())
-    job.progress.lake = TO_BE_FINISHED
+        folder, files, _, partitions = built[name]
+        changes[name] = store.changes(name, joined(WORK, job.run_id, folder), files, lake[name], partitions)
+    texts = {"_runs/%s.json" % job.run_id: report_text(ledger.report)} if ledger and finished else {}
+    if ledger:
+        digests = {name: digest(after(lake[name], changes.get(name, ()))) for name in PUBLISHED}
+        tables = {name: (digests[name], ledger.tables[name][1]) for name in PUBLISHED}
+        texts[LEDGER] = ledger_text(ledger._replace(tables=tables))
+    publication, before = unfinished(store, Publication(job.run_id, changes, texts), lake), progress.lake
+    store.write(joined(WORK, job.run_id, JOURNAL), journal_text(publication))
+    progress.lake = TO_BE_FINISHED
     publish(store, publication)
-    job.progress.lake = PUBLISHED_ALREADY if finished else before
+    progress.lake = PUBLISHED_ALREADY if finished else before
     for run_id in store.folders(WORK) if finished else [job.run_id]:  # those of dead runs, too
         discard(store, run_id)
     for name in OLD_FOLDERS if finished else ():
         store.remove(name)
 
 
-def write_ledger(job: Job, changes: Mapping[str, Change], ledger: Ledger, finished: bool) -> Dict[str, str]:
-    """Write the ledger and, of a finished run, the report to where they wait; returns these names by the final ones."""
-    digests = {name: digest(after(job.found.lake[name], changes.get(name))) for name in PUBLISHED}
-    tables = {name: (digests[name], ledger.tables[name][1]) for name in PUBLISHED}
-    texts = {"_runs/%s.json" % job.run_id: report_text(ledger.report)} if finished else {}
-    texts[LEDGER] = ledger_text(ledger._replace(tables=tables))
-    waiting = {name: joined(job.folder(), name.rpartition("/")[2]) for name in texts}
-    for name, text in texts.items():
-        job.store.write(waiting[name], text)
-    return waiting
-
-
-def after(lake: Files, change: Optional[Change]) -> Files:
-    """The files of a table when a change has been published."""
-    if not change:
-        return lake
-    gone = set(change.go)
-    come = {path: (size, 0) for path, (_, size) in change.come.items()}
+def after(lake: Files, changes: Iterable[Change]) -> Files:
+    """The files of a table when changes have been published."""
+    gone = {path for change in changes for path in change.go}
+    come = {path: (size, 0) for change in changes for path, (_, size) in change.come.items()}
     return {**{path: about for path, about in lake.items() if path not in gone}, **come}
 
 

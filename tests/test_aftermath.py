@@ -244,7 +244,7 @@ def test_a_signal_ends_a_run_tidily(unbuilt: Site, handlers: None, number: signa
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("step", ["change", "write"])
+@pytest.mark.parametrize("step", ["changes", "write"])
 def test_a_run_that_fails_before_the_journal_promises_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -254,7 +254,7 @@ def test_a_run_that_fails_before_the_journal_promises_nothing(
         really = getattr(etl.LocalStore, step)
 
         def full(store: Any, name: str, *others: Any) -> Any:
-            if step == "change" or name.endswith("/journal.json"):
+            if step == "changes" or name.endswith("/journal.json"):
                 raise FULL
             return really(store, name, *others)
 

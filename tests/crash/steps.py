@@ -35,7 +35,7 @@ import etl
 
 # The functions that change the lake, with the place of the path among their arguments
 CHANGES = (
-    (etl.Store, "write_directly", 0),
+    (etl.Store, "put", 0),
     (etl.Store, "remove", 0),
     (etl.Store, "remove_empty", 0),
     (etl.Store, "move", 1),
@@ -47,7 +47,7 @@ CHANGES = (
     (etl.ObjectStore, "copy", 1),
 )
 BEGIN = "publish_tables"
-NAMES = {"write_directly": "write"}
+NAMES = {"put": "write"}
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 

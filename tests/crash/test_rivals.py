@@ -41,7 +41,7 @@ IN_S3 = [
 BY_RENAMES = [
     "before begin publishing",
     "before move _work/RUN/journal.json",
-    "before move _work/RUN/old/artists",
+    "before move _work/RUN/artists.old",
     "before move artists",
     "after move songs",
     "before move songplays",
