@@ -1653,13 +1653,12 @@ def signature(run_id: str) -> str:
     return "run %s, process %d on %s, since %s" % (run_id, os.getpid(), socket.gethostname(), now)
 
 
-def elapsed() -> float:
-    """Seconds on a clock that also goes while the machine sleeps, where it has one."""
-    return clock.clock_gettime(clock.CLOCK_BOOTTIME) if hasattr(clock, "CLOCK_BOOTTIME") else clock.monotonic()
+# Seconds on a clock that also goes while the machine sleeps, where it has one
+elapsed = functools.partial(clock.clock_gettime, getattr(clock, "CLOCK_BOOTTIME", clock.CLOCK_MONOTONIC))
 
 
 class Lease:
-    """A run's lock in a store that has none: a file that it writes again every BEAT_SECONDS.
+    """A run's lock in a store that has none: a file that it writes again every BEAT_SECONDS, its beat.
 
     The rule: a run may change the lake until ACT_SECONDS after its latest beat, and another one takes over after it has
     seen no beat for LEASE_SECONDS.
@@ -1669,21 +1668,17 @@ class Lease:
     """
 
     def __init__(self, store: Store, run_id: str) -> None:
-        self.store, self.run_id = store, run_id
-        self.signature, self.state, self.beats = signature(run_id), "waiting", 0
-        self.ended, self.lost, self.beating = (threading.Event(), threading.Event(), threading.RLock())
+        self.store, self.run_id, self.file = store, run_id, joined(LOCKS, run_id)
+        self.signature, self.state = signature(run_id), "waiting"
+        self.ended, self.lost, self.beating = threading.Event(), threading.Event(), threading.RLock()
         self.shown = elapsed()
         self.thread = threading.Thread(target=self.keep_beating, daemon=True)
-
-    def name(self, run_id: str) -> str:
-        """A run's file."""
-        return "_locks/" + run_id
 
     def acquire(self, say: Callable[[str], None]) -> None:
         """Get hold of the lake; raises UsageError where another run has it."""
         self.beat()
         self.thread.start()
-        others = [run_id for run_id in self.store.folders("_locks") if run_id != self.run_id]
+        others = set(self.store.folders(LOCKS)) - {self.run_id}
         seen = {run_id: (self.read(run_id), elapsed()) for run_id in others}
         if seen:
             say("  waiting to see whether run %s is alive" % ", ".join(sorted(seen)))
@@ -1698,62 +1693,62 @@ class Lease:
                         raise RetryError(ANOTHER_RUN % (self.store.root, now.partition(": ")[2] or "it has just begun"))
                     seen[run_id] = now, elapsed()
                 elif elapsed() - since > LEASE_SECONDS:
-                    self.store.remove(self.name(run_id))
+                    self.store.remove(joined(LOCKS, run_id))
         self.state = "working"
         self.beat()
 
     def read(self, run_id: str) -> Optional[str]:
-        """A run's file: state, number of beats and signature; None where it has gone. Half of it or nothing, where the
+        """A run's file: state, time and signature; None where it has gone. Half of it or nothing, where the
         store shows a file before it is whole.
         """
         try:
-            return self.store.read(self.name(run_id))
+            return self.store.read(joined(LOCKS, run_id))
         except Py4JJavaError as error:
             if "RemoteFileChangedException" in "".join(causes(error)):  # S3A: written meanwhile
                 return ""
             raise
 
     def beat(self) -> None:
-        """Show that this run is alive."""
         with self.beating:  # HDFS fails one of two that write a file at once
-            began, self.beats = elapsed(), self.beats + 1
-            until = self.store.jvm.System.nanoTime() + ACT_SECONDS * 10**9
-            text = "%s %d: %s" % (self.state, self.beats, self.signature)
-            self.store.put(self.name(self.run_id), text, self.store.forever)
-            if elapsed() - self.shown > LEASE_SECONDS:  # another may have taken over before this was written
-                self.lost.set()
+            began, until = elapsed(), self.store.jvm.System.nanoTime() + ACT_SECONDS * 10**9
+            self.store.put(self.file, "%s %f: %s" % (self.state, began, self.signature), self.store.forever)
+            self.is_over()  # another may have taken over before this was written
             self.shown = began
             self.store.until.set(until)
 
+    def is_over(self) -> bool:
+        """Whether the lock is lost, for good."""
+        if elapsed() - self.shown > LEASE_SECONDS:
+            self.lost.set()
+        return self.lost.is_set()
+
     def keep_beating(self) -> None:
         """Beat until the run ends or has lost the lock."""
-        while not self.lost.is_set() and not self.ended.wait(BEAT_SECONDS):
+        while not self.ended.wait(BEAT_SECONDS):
             with contextlib.suppress(Exception), self.beating:  # a store that does not answer may do so next time
-                if elapsed() - self.shown > LEASE_SECONDS or self.read(self.run_id) is None:
+                if self.is_over() or self.read(self.run_id) is None:
                     self.lost.set()
-                else:
-                    self.beat()
+                    return
+                self.beat()
 
     def assure(self) -> None:
         """Wait until the rule allows this run to change the lake; raises LostLockError where it never will."""
-        while self.lost.is_set() or elapsed() - self.shown > ACT_SECONDS:
-            if self.lost.is_set() or elapsed() - self.shown > LEASE_SECONDS:
-                self.lost.set()
-                raise LostLockError(
-                    "the lock on %s expired, since this run gave no sign of life for %d s: another run may have taken"
-                    " over, and this one changes nothing more" % (self.store.root, LEASE_SECONDS)
-                )
+        while elapsed() - self.shown > ACT_SECONDS and not self.is_over():
             self.ended.wait(BEAT_SECONDS / 20)
+        if self.is_over():
+            raise LostLockError(
+                "the lock on %s expired, since this run gave no sign of life for %d s: another run may have taken"
+                " over, and this one changes nothing more" % (self.store.root, LEASE_SECONDS)
+            )
 
     def end(self) -> None:
-        """Let go of the lake."""
         self.ended.set()
         if self.thread.ident:
             self.thread.join()
-        setattr(self.store, "assure", lambda: None)  # noqa: B010
+        self.store.assure = lambda: None
         with contextlib.suppress(Exception):  # what cannot be removed now, the next run takes for dead
-            self.store.remove(self.name(self.run_id))
-            self.store.remove_empty("_locks")
+            self.store.remove(self.file)
+            self.store.remove_empty(LOCKS)
 
 
 # ------------------------------------------------------------------------------------ settings
@@ -2843,37 +2838,30 @@ def fit_parallelism(spark: SparkSession, found: Survey) -> None:
         spark.conf.set(key, str(max(spark.sparkContext.defaultParallelism, wanted)))
 
 
+OWNED = ".owned-by-sparkify-etl"  # a file in a run's folder on the disk, locked as long as the run lives
+
+
 @contextlib.contextmanager
 def workshop(spark: SparkSession, store: Store, run_id: str) -> Iterator[str]:
     """Where a run builds its tables: below the lake. For S3 from one machine, by Hadoop's S3A, it is a folder of the
     machine's disk, since in the bucket a file costs about 40 requests until it is published, from the disk six.
     """
-    on_disk = isinstance(store, ObjectStore) and on_one_machine(spark) and store.fs.getClass().getName() == S3A
-    if not on_disk:
+    if not (isinstance(store, ObjectStore) and on_one_machine(spark) and store.fs.getClass().getName() == S3A):
         yield folder_uri("%s/%s/%s" % (store.root, WORK, run_id))
         return
     folders = os.environ.get("SPARK_LOCAL_DIRS") or spark.conf.get("spark.local.dir", "") or ""
     place = folders.split(",")[0] or tempfile.gettempdir()
-    for left in pathlib.Path(place).glob("*/" + OWNED):
-        with contextlib.suppress(OSError), owned(left):  # whose run has died
-            shutil.rmtree(str(left.parent), ignore_errors=True)
+    for mark in pathlib.Path(place).glob("*/" + OWNED):
+        with contextlib.suppress(OSError), mark.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its run lives
+            shutil.rmtree(str(mark.parent), ignore_errors=True)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="sparkify-", dir=place))
     try:
-        with owned(folder / OWNED):
+        with (folder / OWNED).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             yield folder_uri(str(folder / "tables"))
     finally:
         shutil.rmtree(str(folder), ignore_errors=True)
-
-
-OWNED = ".owned-by-sparkify-etl"  # a file in a run's folder on the disk, locked as long as the run lives
-
-
-@contextlib.contextmanager
-def owned(mark: pathlib.Path) -> Iterator[None]:
-    """Hold a folder by a file in it; raises OSError where another process does."""
-    with mark.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
 
 
 def new_run_id() -> str:
