@@ -2345,7 +2345,13 @@ public class %s {
         while (folders.length > 0) {
             List deeper = new ArrayList();
             for (Object entries : each(folders, new Work() {
-                public Object on(Path folder) throws Exception { return store.listStatus(folder); }
+                public Object on(Path folder) throws Exception {
+                    try {
+                        return store.listStatus(folder);
+                    } catch (FileNotFoundException gone) {
+                        return new FileStatus[0];
+                    }
+                }
             })) for (FileStatus entry : (FileStatus[]) entries) {
                 if (entry.isDirectory()) deeper.add(entry.getPath());
                 else append(lines, root, entry);

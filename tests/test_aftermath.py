@@ -231,13 +231,13 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_tidily(unbuilt: Site, handlers: None, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_tidily(unbuilt: Site, handlers: None, number: signal.Signals, code: int) -> None:
     site = unbuilt
     signal.signal(number, signal.SIG_IGN)
     etl.take_signals()
     done = site.run(after="build songs", action=lambda: os.kill(os.getpid(), number))
-    assert done.code == 130
+    assert done.code == code
     assert done.last() == "etl.py: interrupted, the lake is as it was"
     assert site.files() == {}
     assert not (site.lake / "_work").exists()

@@ -268,6 +268,7 @@ class Mortal(etl.Store):
         self.step(super().remove, name)
 
     def remove_half(self, name: str) -> None:
+        self.assure()
         for path in Path(self.root.replace("file://", ""), name).rglob("*"):
             if path.is_file() and path.name != etl.JOURNAL:
                 path.unlink()
