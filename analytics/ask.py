@@ -64,7 +64,7 @@ def table(frame: pd.DataFrame) -> str:
     """A frame as aligned text: numbers to the right, two decimals, nothing where there is no value."""
     cells = [list(frame.columns), *(([shown(value) for value in row]) for row in frame.itertuples(index=False))]
     widths = [max(map(len, column)) for column in zip(*cells)]
-    right = [pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]
+    right = [kind.kind in "iuf" for kind in frame.dtypes]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if number else cell.ljust(width) for cell, width, number in zip(row, widths, right)

@@ -1,20 +1,59 @@
 """The charts of dashboard and notebook: a frame as a question answers it becomes a chart of Altair.
 
-Colours are two of Okabe and Ito's, told apart by all kinds of colour vision and against light and dark; series differ
-in shape and dash besides. Each chart carries a description for screen readers.
+Colours are those of Okabe and Ito, told apart by all kinds of colour vision; series differ in shape and dash besides.
+The second one is for a second series, never for emphasis. Each chart carries a description for screen readers.
 """
 
 from __future__ import annotations
 
-from typing import Sequence
+import datetime as dt
+from typing import NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 import altair as alt
 import pandas as pd
 
-BLUE, ORANGE = "#0072B2", "#D55E00"
+AnyChart = TypeVar("AnyChart", alt.Chart, alt.LayerChart)
+
+Period = Tuple[dt.date, dt.date]  # its first and last day
+
+
+class Theme(NamedTuple):
+    """Colours on a light or a dark ground."""
+
+    series: Tuple[str, str]
+    text: str
+    tiles: Tuple[str, ...]  # from nothing, which is nearly the ground, to most
+
+
+LIGHT = Theme(("#0072B2", "#D55E00"), "#31333F", ("#EDF3F8", "#8FC1E3", "#0072B2", "#003A5C"))
+DARK = Theme(("#56B4E9", "#E69F00"), "#FAFAFA", ("#1B2530", "#1F5F8B", "#56B4E9", "#D6EEFC"))
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MOST_NAMES = 20  # a chart with more bars than these is no longer read
 DAY = "%Y-%m-%d"
+HEIGHT = 280
+
+
+def themed(chart: AnyChart, theme: Theme = LIGHT) -> AnyChart:
+    """A chart in the colours of a theme."""
+    return chart.configure(
+        mark=alt.MarkConfig(color=theme.series[0]),
+        text=alt.MarkConfig(color=theme.text),
+        range=alt.RangeConfig(category=list(theme.series), heatmap=list(theme.tiles)),
+    )
+
+
+def whole(
+    frame: pd.DataFrame, time: str, days: int, by: Sequence[str] = (), period: Optional[Period] = None
+) -> pd.DataFrame:
+    """The rows, and a row of zeros for each day (or week: 7 days) of the period that has none; for each combination of
+    the columns `by` that occurs.
+    """
+    first, last = map(pd.Timestamp, period or (frame[time].min(), frame[time].max()))
+    begin = first - pd.Timedelta(days=first.weekday() if days == 7 else 0)
+    steps = pd.DataFrame({time: pd.date_range(begin, last, freq="%dD" % days)})
+    wanted = steps.merge(frame[list(by)].drop_duplicates(), how="cross") if by else steps
+    found = wanted.merge(frame.assign(**{time: pd.to_datetime(frame[time])}), on=[time, *by], how="left")
+    return found.fillna(dict.fromkeys(found.select_dtypes("number"), 0))
 
 
 def over_time(frame: pd.DataFrame, time: str, value: str, titles: Sequence[str], days: int = 1) -> alt.Chart:
@@ -26,123 +65,132 @@ def over_time(frame: pd.DataFrame, time: str, value: str, titles: Sequence[str],
     data = frame.assign(**{time: first.dt.strftime(DAY), "end": ends.dt.strftime("%Y-%m-%dT%H:%M:%SZ")})
     return (
         alt.Chart(data)
-        .mark_bar(color=BLUE)
+        .mark_bar()
         .encode(
-            x=dates(time, titles[0]),
+            x=dates(first, titles[0]),
             x2="end",
-            y=alt.Y(value, type="quantitative", title=titles[1]),
+            y=alt.Y(value, type="quantitative", title=titles[1], axis=alt.Axis(tickMinStep=1)),
             y2=alt.datum(0),  # with two ends on the other axis, a bar needs its foot
-            tooltip=[shown_day(time, titles[0]), tip(value, titles[1])],
+            tooltip=[alt.Tooltip(time, type="nominal", title=titles[0]), tip(value, titles[1])],
         )
-        .properties(height=260, description=described(titles))
+        .properties(height=HEIGHT, description=described(titles))
     )
 
 
-def series(frame: pd.DataFrame, time: str, value: str, name: str, titles: Sequence[str]) -> alt.Chart:
-    """Lines of a number over time, one for each value of the column `name`, which are two at most."""
-    data = frame.dropna(subset=[name]).assign(**{time: pd.to_datetime(frame[time]).dt.strftime(DAY)})
-    kinds = sorted(data[name].unique())
-    legend = alt.Legend(title=None, orient="top")
+def series(
+    frame: pd.DataFrame,
+    time: str,
+    value: str,
+    name: str,
+    titles: Sequence[str],
+    days: int = 7,
+    period: Optional[Period] = None,
+) -> alt.Chart:
+    """Lines of a number over time, one for each value of the column `name`, which are two at most; at zero on days, or
+    in weeks, without a row.
+    """
+    data = whole(frame.dropna(subset=[name])[[time, name, value]], time, days, [name], period)
+    axis = dates(data[time], titles[0])
+    data = data.assign(**{time: data[time].dt.strftime(DAY)})
+    kinds = alt.Scale(domain=sorted(data[name].unique()))
     return (
         alt.Chart(data)
         .mark_line(point=alt.OverlayMarkDef(size=60, filled=True))
         .encode(
-            x=dates(time, titles[0]),
-            y=alt.Y(value, type="quantitative", title=titles[1]),
-            color=alt.Color(name, type="nominal", scale=alt.Scale(domain=kinds, range=[BLUE, ORANGE]), legend=legend),
-            shape=alt.Shape(name, type="nominal", scale=alt.Scale(domain=kinds), legend=None),
-            strokeDash=alt.StrokeDash(name, type="nominal", scale=alt.Scale(domain=kinds), legend=None),
-            tooltip=[shown_day(time, titles[0]), name, tip(value, titles[1])],
+            x=axis,
+            y=alt.Y(value, type="quantitative", title=titles[1], axis=alt.Axis(tickMinStep=1)),
+            color=alt.Color(name, type="nominal", scale=kinds, legend=alt.Legend(title=None, orient="top")),
+            shape=alt.Shape(name, type="nominal", scale=kinds, legend=None),
+            strokeDash=alt.StrokeDash(name, type="nominal", scale=kinds, legend=None),
+            tooltip=[alt.Tooltip(time, type="nominal", title=titles[0]), name, tip(value, titles[1])],
         )
-        .properties(height=260, description=described(titles))
+        .properties(height=HEIGHT, description=described(titles))
     )
 
 
 def columns(frame: pd.DataFrame, category: str, value: str, titles: Sequence[str]) -> alt.Chart:
-    """Upright bars in the order of a column of whole numbers, such as hours."""
+    """Upright bars in the order of a column, such as hours."""
     return (
         alt.Chart(frame)
-        .mark_bar(color=BLUE)
+        .mark_bar()
         .encode(
             x=alt.X(category, type="ordinal", title=titles[0], axis=alt.Axis(labelAngle=0)),
-            y=alt.Y(value, type="quantitative", title=titles[1]),
+            y=alt.Y(value, type="quantitative", title=titles[1], axis=alt.Axis(tickMinStep=1)),
             tooltip=[category, tip(value, titles[1])],
         )
-        .properties(height=260, description=described(titles))
+        .properties(height=HEIGHT, description=described(titles))
     )
 
 
-def ranked(frame: pd.DataFrame, name: str, value: str, titles: Sequence[str]) -> alt.Chart:
+def ranked(frame: pd.DataFrame, name: str, value: str, titles: Sequence[str]) -> alt.LayerChart:
     """Lying bars, the longest on top, each with its number; the first MOST_NAMES rows."""
     base = alt.Chart(frame.head(MOST_NAMES)).encode(
-        x=alt.X(value, type="quantitative", title=titles[1]),
-        y=alt.Y(name, type="nominal", title=None, sort=None, axis=alt.Axis(labelLimit=160)),
+        x=alt.X(value, type="quantitative", title=titles[1], axis=None),
+        y=alt.Y(
+            name,
+            type="nominal",
+            title=None,
+            sort=None,
+            axis=alt.Axis(labelLimit=170, labelFlush=False, ticks=False, domain=False),
+        ),
         tooltip=[name, tip(value, titles[1])],
     )
-    numbers = base.mark_text(align="left", dx=4, color=ORANGE).encode(
-        text=alt.Text(value, type="quantitative", format=",")
-    )
-    return (base.mark_bar(color=BLUE) + numbers).properties(description=described(titles))
+    numbers = base.mark_text(align="left", dx=4).encode(text=alt.Text(value, type="quantitative", format=","))
+    return (base.mark_bar() + numbers).properties(description=described(titles))
 
 
 def heat(frame: pd.DataFrame, x: str, y: str, value: str, titles: Sequence[str]) -> alt.Chart:
-    """A field of tiles, the greater the number the lighter; titles are those of x, y and the number."""
+    """A field of tiles; titles are those of x, y and the number."""
     return (
         alt.Chart(frame)
         .mark_rect()
         .encode(
             x=alt.X(x, type="ordinal", title=titles[0], axis=alt.Axis(labelAngle=0)),
-            y=alt.Y(y, type="ordinal", title=titles[1], sort=None, axis=alt.Axis(labelOverlap=False)),
+            y=alt.Y(y, type="ordinal", title=None, sort=None, axis=alt.Axis(labelOverlap=False, labelFlush=False)),
             color=alt.Color(
                 value,
                 type="quantitative",
                 title=titles[2],
-                scale=alt.Scale(scheme="cividis", domain=[0, float(frame[value].max())]),
+                scale=alt.Scale(domain=[0, float(frame[value].max())]),
                 legend=alt.Legend(orient="top"),
             ),
             tooltip=[y, x, tip(value, titles[2])],
         )
         .properties(
-            height=90 + 24 * frame[y].nunique(), description="%s by %s and %s" % (titles[2], titles[0], titles[1])
+            height=130 + 24 * frame[y].nunique(), description="%s by %s and %s" % (titles[2], titles[0], titles[1])
         )
     )
 
 
 def weekdays(frame: pd.DataFrame) -> alt.Chart:
-    """Plays by weekday and hour, from the question plays-by-weekday."""
-    named = frame.assign(day=[WEEKDAYS[number - 1] for number in frame["weekday"]])
+    """Plays by weekday and hour, from the question plays-by-weekday; zero where there is no row."""
+    tiles = pd.DataFrame([(day, hour) for day in range(1, 8) for hour in range(24)], columns=["weekday", "hour"])
+    data = tiles.merge(frame, how="left").fillna({"plays": 0})
+    named = data.assign(day=[WEEKDAYS[number - 1] for number in data["weekday"]])
     return heat(named, "hour", "day", "plays", ("hour of the day (UTC)", "weekday", "plays"))
 
 
 def cohorts(frame: pd.DataFrame) -> alt.Chart:
-    """Weekly cohorts and how many of them came back, from the question retention."""
-    named = frame.assign(cohort=pd.to_datetime(frame["cohort"]).dt.strftime(DAY))
+    """Weekly cohorts and how many of them came back, from the question retention; zero in weeks in which nobody did."""
+    first = pd.to_datetime(frame["cohort"])
+    last = (first + pd.to_timedelta(7 * frame["weeks_since"], unit="D")).max()
+    tiles = [(cohort, week) for cohort in first.unique() for week in range((last - cohort).days // 7 + 1)]
+    data = pd.DataFrame(tiles, columns=["cohort", "weeks_since"]).merge(frame.assign(cohort=first), how="left")
+    named = data.fillna({"percent": 0}).assign(cohort=data["cohort"].dt.strftime(DAY))
     return heat(named, "weeks_since", "cohort", "percent", ("weeks since the first play", "first week", "% who played"))
 
 
-def by_run(frame: pd.DataFrame, value: str) -> alt.Chart:
-    """A number of each run of the job, in the order of their starts."""
-    return (
-        alt.Chart(frame)
-        .mark_bar(color=BLUE, size=12)
-        .encode(
-            x=alt.X("started", type="ordinal", title="run, by its start (UTC)", axis=alt.Axis(labelAngle=-45)),
-            y=alt.Y(value, type="quantitative", title=value),
-            tooltip=["started", "status", tip(value, value)],
-        )
-        .properties(height=260, description="%s by run" % value)
+def dates(days: pd.Series, title: str) -> alt.X:
+    """A time axis for a column of days, which the browser's zone must not move, with labels on Mondays."""
+    mondays = "utcday(datum.value) == 1" if days.max() - days.min() > pd.Timedelta(days=14) else "true"
+    axis = alt.Axis(
+        tickCount=alt.TimeIntervalStep(interval="day", step=1),
+        labelExpr="%s ? utcFormat(datum.value, '%%d %%b %%y') : ''" % mondays,
+        labelOverlap="greedy",
+        ticks=False,
+        grid=False,
     )
-
-
-def dates(column: str, title: str) -> alt.X:
-    """A time axis for days as text, which the browser's zone must not move."""
-    return alt.X(
-        column, type="temporal", title=title, scale=alt.Scale(type="utc"), axis=alt.Axis(tickCount=6, format="%d %b %y")
-    )
-
-
-def shown_day(column: str, title: str) -> alt.Tooltip:
-    return alt.Tooltip(column, type="nominal", title=title)
+    return alt.X(str(days.name), type="temporal", title=title, scale=alt.Scale(type="utc"), axis=axis)
 
 
 def tip(column: str, title: str) -> alt.Tooltip:

@@ -1,6 +1,6 @@
-"""The lake as analysts read it: the five tables of the star in DuckDB, from a folder or from S3, and the runs' reports.
+"""The lake as analysts read it: its tables in DuckDB, from a folder or from S3, the quarantine and the runs' reports.
 
-DuckDB reads the facts itself, and of these only the months and columns that a question asks for. The dimensions, of
+DuckDB reads the facts itself, and of these only the months and columns that a question asks for. The other tables, of
 which `songs` may be ten thousand files, are read by PyArrow with many requests at once. Both use one file system,
 PyArrow's, so that S3 needs no extension of DuckDB.
 """
@@ -8,13 +8,14 @@ PyArrow's, so that S3 needs no extension of DuckDB.
 from __future__ import annotations
 
 import configparser
+import datetime as dt
 import hashlib
 import json
 import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Tuple, TypeVar
 
 import duckdb
 import pandas as pd
@@ -35,6 +36,9 @@ FACTS: Dict[str, str] = {
     " artist_id varchar, session_id bigint, location varchar, user_agent varchar, year integer, month integer",
     "time": "start_time timestamp, hour integer, day integer, week integer, weekday integer, year integer,"
     " month integer",
+    "staging_events": "songplay_id varchar, artist varchar, first_name varchar, gender varchar, item_in_session bigint,"
+    " last_name varchar, length double, level varchar, location varchar, page varchar, session_id bigint, song varchar,"
+    " ts bigint, user_agent varchar, user_id bigint, file varchar, year integer, month integer",
 }
 DIMENSIONS: Dict[str, List[Tuple[str, pa.DataType]]] = {
     "songs": [
@@ -60,6 +64,7 @@ DIMENSIONS: Dict[str, List[Tuple[str, pa.DataType]]] = {
     ],
 }
 PARTITIONS = {"songs": ["year", "artist_id"], "artists": [], "users": []}
+TABLES = (*FACTS, *DIMENSIONS)
 
 ALWAYS = (0, 999912)  # all months
 
@@ -101,9 +106,12 @@ class Lake:
         self.uri, self.fs, self.path = uri, files, path.rstrip("/")
 
     def files(self, table: str) -> List[File]:
-        """The parquet files of a table, in the order of their paths; none where the table is missing."""
+        """The parquet files of a table, in the order of their paths; none where it is missing. Raises LakeError."""
         selector = fs.FileSelector("%s/%s" % (self.path, table), allow_not_found=True, recursive=True)
-        found = [info for info in self.fs.get_file_info(selector) if info.path.endswith(".parquet")]
+        try:
+            found = [info for info in self.fs.get_file_info(selector) if info.path.endswith(".parquet")]
+        except OSError as error:
+            raise LakeError("%s of the lake %s cannot be listed: %s" % (table, self.uri, first_line(error))) from error
         return sorted(File(info.path, info.size, info.mtime_ns) for info in found)
 
     def version(self) -> str:
@@ -113,13 +121,32 @@ class Lake:
         return hashlib.sha256(repr((self.uri, self.files("songplays"), runs)).encode()).hexdigest()[:16]
 
     def require(self) -> None:
-        """Raise LakeError unless there is a lake."""
+        """Raise LakeError unless there is a lake, and of this version of the job."""
         try:
-            found = self.fs.get_file_info(["%s/%s" % (self.path, table) for table in (*FACTS, *DIMENSIONS)])
+            missing = [table for table in (*FACTS, *DIMENSIONS) if self.lacks(table)]
         except OSError as error:
             raise LakeError("the lake %s cannot be reached: %s" % (self.uri, first_line(error))) from error
-        if all(info.type == fs.FileType.NotFound for info in found):
+        if set(missing) == set(TABLES):
             raise LakeError("there is no lake in %s: none of its tables (make run builds one in lake)" % self.uri)
+        if "staging_events" in missing:
+            raise LakeError(
+                "the lake %s is of an older version of the job and lacks staging_events: run the job again" % self.uri
+            )
+
+    def lacks(self, table: str) -> bool:
+        """Whether a table is not there. One that may not be looked at is; staging_events is closed to many."""
+        try:
+            (found,) = self.fs.get_file_info(["%s/%s" % (self.path, table)])
+        except OSError:
+            if table == "staging_events":
+                return False
+            raise
+        return bool(found.type == fs.FileType.NotFound)
+
+    def updated(self) -> dt.datetime:
+        """When the plays were last published."""
+        newest = max((file.modified for file in self.files("songplays")), default=0)
+        return dt.datetime.fromtimestamp(newest / 1e9, dt.timezone.utc)
 
     def listed(self, folder: str) -> List[fs.FileInfo]:
         """What is in a folder of the lake; nothing where it is missing or may not be read."""
@@ -141,18 +168,19 @@ class Lake:
         except (OSError, ValueError):
             return {}
 
-    def connect(self, months: Tuple[int, int] = ALWAYS) -> duckdb.DuckDBPyConnection:
-        """A DuckDB connection with the five tables as views, of facts those months (201811) only.
+    def connect(self, months: Tuple[int, int] = ALWAYS, tables: Iterable[str] = TABLES) -> duckdb.DuckDBPyConnection:
+        """A DuckDB connection with tables of the lake as views, of facts those months (201811) only.
 
         Reads no more than the schemas of files.
         """
         self.require()
         connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
         connection.register_filesystem(LakeFileSystem(self.fs))
-        for table, columns in FACTS.items():
-            connection.execute("create view %s as %s" % (table, self.facts(table, columns, months)))
-        for table, schema in DIMENSIONS.items():
-            connection.register(table, self.dimension(table, schema))
+        for table in tables:
+            if table in FACTS:
+                connection.execute("create view %s as %s" % (table, self.facts(table, FACTS[table], months)))
+            else:
+                connection.register(table, self.dimension(table, DIMENSIONS[table]))
         return connection
 
     def facts(self, table: str, columns: str, months: Tuple[int, int]) -> str:
@@ -186,8 +214,19 @@ class Lake:
 
     def ask(self, name: str, given: Mapping[str, Any]) -> pd.DataFrame:
         """The answer to a question. Raises LakeError, and QuestionError for values that are missing."""
-        months = questions.months(name, questions.values(name, given))
-        return retried(lambda: answer(self.connect(months), name, given))
+        months, tables = questions.months(name, questions.values(name, given)), questions.tables(name) & {*TABLES}
+        return retried(lambda: answer(self.connect(months, tables), name, given))
+
+    def quarantine(self) -> pd.DataFrame:
+        """How many records are in the quarantine, by input and reason, with the last file of each. Raises LakeError."""
+        files = ", ".join(quoted(self.readable(info.path)) for info in self.listed("_quarantine") if info.size)
+        if not files:
+            return pd.DataFrame()
+        query = (
+            "select input, reason, count(*) as records, max(file) as file from read_parquet([%s]) group by all"
+            " order by records desc, input, reason" % files
+        )
+        return retried(lambda: self.connect(tables=()).execute(query).df())
 
 
 def open_lake(uri: str, environ: Mapping[str, str]) -> Lake:
@@ -239,7 +278,11 @@ def answer(
     connection: duckdb.DuckDBPyConnection, name: str, given: Mapping[str, Any], without: Tuple[str, ...] = ()
 ) -> pd.DataFrame:
     """The answer to a question from a connection that has its tables; `without` as in questions.sql."""
-    frame = connection.execute(questions.sql(name, "duckdb", without), questions.values(name, given)).df()
+    found = connection.sql(questions.sql(name, "duckdb", without), params=questions.values(name, given))
+    for column, kind in zip(found.columns, found.types):
+        if kind.id == "enum":  # of Prepared; as text, since pandas would list all of its values
+            found = found.project("* replace (%s::varchar as %s)" % (column, column))
+    frame = found.df()
     return agents.grouped(frame, questions.PARSED[name][1]) if name in questions.PARSED else frame
 
 
@@ -264,4 +307,4 @@ def quoted(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]
+    return str(error).partition("\n")[0][:300]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Set, Tuple
 
 import sqlglot
 from sqlglot import exp
@@ -39,8 +39,8 @@ PARAMETERS: Dict[str, Parameter] = {
     "state": Parameter(str, None, "only plays in this US state, such as CA, or unknown"),
     "limit": Parameter(int, 10, "so many rows at most"),
     "user": Parameter(str, None, "a user: the id, or first and last name (find-users: a part of the name)"),
-    "artist": Parameter(str, None, "only songs of the artist with this id"),
-    "song": Parameter(str, None, "the id of a song"),
+    "artist": Parameter(str, None, "only songs of this artist, as the log spells the name"),
+    "song": Parameter(str, None, "a song: its title, as the log spells it, or its id"),
 }
 REQUIRED = {"user", "song"}
 
@@ -84,15 +84,25 @@ def values(name: str, given: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 @lru_cache(maxsize=None)
-def parsed(name: str) -> exp.Expr:
+def parsed(name: str) -> exp.Query:
     """A question's SQL with the steps that it begins with, as a tree, which is shared: copy it before changing it."""
     tree = sqlglot.parse_one(text(name), read=DIALECT)
-    assert isinstance(tree, exp.Select)
-    for step, query in reversed(list(steps(tree).items())):
-        tree = tree.with_(step, as_=query)
+    assert isinstance(tree, exp.Query)
+    return after(tree, steps(tree))
+
+
+def after(tree: exp.Query, queries: Mapping[str, exp.Expr]) -> exp.Query:
+    """A query that begins with others, as common table expressions of these names."""
+    for name, query in reversed(list(queries.items())):
+        tree = tree.with_(name, as_=query)
         expressions = tree.args["with_"].expressions
         expressions.insert(0, expressions.pop())  # what follows reads it
     return tree
+
+
+def tables(name: str) -> Set[str]:
+    """The names of all that a question reads: tables, steps and its own common table expressions."""
+    return {table.name for table in parsed(name).find_all(exp.Table)}
 
 
 def steps(tree: exp.Expr) -> Dict[str, exp.Expr]:
@@ -131,10 +141,16 @@ def months(name: str, chosen: Mapping[str, Any]) -> Tuple[int, int]:
     return days[0].year * 100 + days[0].month, days[1].year * 100 + days[1].month
 
 
-def expression(name: str, alias: str, dialect: str) -> str:
-    """The query inside a question's common table expression of this name."""
-    found = next(node for node in parsed(name).find_all(exp.CTE) if node.alias == alias)
-    return generated(found.this, dialect)
+def expression(name: str, alias: str, dialect: str, without: Tuple[str, ...] = ()) -> str:
+    """A question's common table expression of this name as a query, with those before it but for the ones `without`."""
+    tree = parsed(name).copy()
+    before: Dict[str, exp.Expr] = {}
+    for found in tree.args["with_"].expressions:
+        if found.alias == alias:
+            return generated(after(found.this, before), dialect)
+        if found.alias not in without:
+            before[found.alias] = found.this
+    raise LookupError(alias)
 
 
 def self_contained(name: str, dialect: str, given: Mapping[str, Any]) -> str:

@@ -3,14 +3,11 @@
 -- cancellations from paid to free. The earlier play may lie before the period. State and day are those of the later
 -- one.
 with level_changes as (
-  select year, month, day, user_id, previous_level, level, state
+  select day, user_id, previous_level, level, state
   from (
     select
-      year, month, cast(start_time as date) as day, user_id, level,
-      coalesce(nullif(regexp_extract(location, ', *([A-Z][A-Z])(-[A-Z][A-Z])*$', 1), ''), 'unknown') as state,
-      lag(level) over (partition by user_id order by start_time, session_id, songplay_id) as previous_level
-    from songplays
-    where user_id is not null
+      *, lag(level) over (partition by user_id order by begins, session_id, level, state) as previous_level
+    from level_runs
   ) as consecutive
   where level <> previous_level
 )

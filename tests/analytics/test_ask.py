@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import pytest
 from aws import Server
@@ -22,8 +23,8 @@ pytest_plugins = ["tiny"]
 def test_a_table(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask.main(["top-artists", "--limit", "1", "--lake", str(tiny)]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "artist_id  artist     plays  percent_of_plays  covered_percent",
-        "A1         The Waves      5             50.00            70.00",
+        "artist     plays  percent_of_plays  in_catalogue  artist_id  covered_percent",
+        "The Waves      5             50.00  True          A1                   90.00",
     ]
 
 
@@ -61,6 +62,16 @@ def test_a_missing_lake_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFi
     assert said.count("\n") == 1
 
 
+def test_a_lake_of_an_older_version_of_the_job_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(write_lake(tmp_path) / "staging_events")
+    assert ask.main(["summary", "--lake", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        "ask: the lake %s is of an older version of the job and lacks staging_events: run the job again\n" % tmp_path
+    )
+
+
 def test_an_empty_lake_answers_with_nothing(tmp_path: Path) -> None:
     lake = open_lake(str(write_lake(tmp_path, [])), {})
     assert lake.ask("plays-by-hour", {}).empty
@@ -76,8 +87,8 @@ def test_a_lake_that_is_published_while_it_is_read_is_read_again(
     lake = open_lake(str(old), {})
     really = lake.connect
 
-    def connect_then_publish(*months: tuple[int, int]) -> object:
-        connection = really(*months)
+    def connect_then_publish(*asked: Any) -> object:
+        connection = really(*asked)
         if new.exists():
             shutil.rmtree(old / "songplays")
             shutil.move(str(new / "songplays"), str(old / "songplays"))
@@ -129,10 +140,26 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def test_a_lake_in_s3(tiny: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.upload(tiny, "bucket", "lake")
     assert ask.main(["top-songs", "--limit", "1", "--lake", "s3://bucket/lake", "--since", "2018-12-01"]) == 0
-    assert "Tide   The Waves      2             50.00            50.00" in capsys.readouterr().out
+    assert (
+        "Tide   The Waves      2             50.00  True          S1                 75.00" in capsys.readouterr().out
+    )
     read = [call.path for call in server.calls if call.method == "GET" and ".parquet" in call.path]
     assert any("songplays/year%3D2018/month%3D12" in path or "songplays/year=2018/month=12" in path for path in read)
     assert not any("month=11" in path or "month%3D11" in path for path in read)
+
+
+def test_who_may_not_read_staging_events_gets_what_needs_no_names(
+    tiny: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.upload(tiny, "bucket", "lake")
+    server.answer("*", "staging_events", 403, "AccessDenied")
+    prepared = Prepared(open_lake("s3://bucket/lake", os.environ))
+    assert prepared.ask("summary", {})["plays"].tolist() == [10]
+    assert ask.main(["plays-by-hour", "--lake", "s3://bucket/lake"]) == 0
+    assert ask.main(["top-artists", "--lake", "s3://bucket/lake"]) == 2
+    assert "staging_events of the lake s3://bucket/lake cannot be listed" in capsys.readouterr().err
+    with pytest.raises(LakeError, match="staging_events"):
+        prepared.ask("top-artists", {})
 
 
 def test_s3_that_refuses_is_one_sentence(server: Server, capsys: pytest.CaptureFixture[str]) -> None:

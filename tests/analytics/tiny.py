@@ -7,14 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 from pyspark.sql import SparkSession
 
-from analytics.lake import DIMENSIONS, PARTITIONS
+from analytics.lake import DIMENSIONS, FACTS, PARTITIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "data"
@@ -37,6 +37,16 @@ PLAYS: List[Tuple[Any, ...]] = [
     ("p09", "2018-12-04 11:00:00.000", 3, "paid", "S1", "A1", 10, None, None),
     ("p10", "2018-12-04 12:00:00.000", None, None, None, None, 30, "Lund, Sweden", None),
 ]
+# What the log calls them; p10 names nothing
+NAMES: Dict[str, Tuple[Optional[str], Optional[str]]] = {
+    **dict.fromkeys(("p01", "p03", "p07", "p09"), ("The Waves", "Tide")),
+    "p02": ("Heath", "Loam"),
+    "p04": ("The Waves", "Ebb"),
+    "p05": ("Heath", "Moor"),
+    **dict.fromkeys(("p06", "p08"), ("Kern", "Silt")),
+}
+# Plays of December that were delivered once more, one of them with other names, of which the job takes the others
+COPIES = {"p08": ("Zinc", "Silk"), "p09": ("The Waves", "Tide")}
 PLAY_COLUMNS = (
     ("songplay_id", pa.string()),
     ("start_time", pa.timestamp("us", "UTC")),
@@ -71,6 +81,19 @@ def play_rows(plays: Sequence[Tuple[Any, ...]]) -> List[Tuple[Any, ...]]:
     return [(play[0], time, *play[2:], time.year, time.month) for play, time in zip(plays, times)]
 
 
+def event_rows(plays: Sequence[Tuple[Any, ...]]) -> List[Tuple[Any, ...]]:
+    """The events of plays, as staging_events has them, and one that is no play."""
+    rows = []
+    for key, time, user, level, _, _, session, location, agent in plays:
+        start = instant(time)
+        ts = round(start.timestamp() * 1000)
+        for artist, song in [NAMES.get(key, (None, None)), *([COPIES[key]] if key in COPIES else [])]:
+            heard = (key, artist, None, None, 0, None, 200.0, level, location, "NextSong", session, song)
+            rows.append((*heard, ts, agent, user, "file:///log.json", start.year, start.month))
+    home = (None, None, None, None, 0, None, None, "free", None, "Home", 10, None)
+    return [*rows, (*home, 1541404700000, None, 1, "file:///log.json", 2018, 11)] if rows else rows
+
+
 def write_table(folder: Path, columns: Sequence[Tuple[str, Any]], rows: Sequence[Any], keys: Sequence[str]) -> None:
     """A table as the job lays it out: hive partitions, which are in the path only."""
     schema = pa.schema(list(columns))
@@ -84,8 +107,12 @@ def write_table(folder: Path, columns: Sequence[Tuple[str, Any]], rows: Sequence
 
 def write_lake(folder: Path, plays: Sequence[Tuple[Any, ...]] = PLAYS) -> Path:
     """The tiny lake, or one with other plays."""
-    (folder / "songplays").mkdir(parents=True, exist_ok=True)
+    for table in ("songplays", "staging_events"):
+        (folder / table).mkdir(parents=True, exist_ok=True)
     write_table(folder / "songplays", PLAY_COLUMNS, play_rows(plays), ["year", "month"])
+    kinds = {"varchar": pa.string(), "bigint": pa.int64(), "double": pa.float64(), "integer": pa.int32()}
+    events = [(name, kinds[kind]) for name, kind in map(str.split, FACTS["staging_events"].split(", "))]
+    write_table(folder / "staging_events", events, event_rows(plays), ["year", "month"])
     for table, columns in DIMENSIONS.items():
         write_table(folder / table, columns, ROWS[table], PARTITIONS[table])
     return folder
