@@ -55,6 +55,18 @@ DIMENSIONS: Dict[str, List[Tuple[str, pa.DataType]]] = {
         ("latitude", pa.float64()),
         ("longitude", pa.float64()),
     ],
+    "staging_songs": [
+        ("song_id", pa.string()),
+        ("title", pa.string()),
+        ("duration", pa.float64()),
+        ("year", pa.int32()),
+        ("artist_id", pa.string()),
+        ("artist_name", pa.string()),
+        ("artist_location", pa.string()),
+        ("artist_latitude", pa.float64()),
+        ("artist_longitude", pa.float64()),
+        ("file", pa.string()),
+    ],
     "users": [
         ("user_id", pa.int64()),
         ("first_name", pa.string()),
@@ -63,7 +75,7 @@ DIMENSIONS: Dict[str, List[Tuple[str, pa.DataType]]] = {
         ("level", pa.string()),
     ],
 }
-PARTITIONS = {"songs": ["year", "artist_id"], "artists": [], "users": []}
+PARTITIONS = {"songs": ["year", "artist_id"]}
 TABLES = (*FACTS, *DIMENSIONS)
 
 ALWAYS = (0, 999912)  # all months
@@ -202,7 +214,7 @@ class Lake:
 
     def dimension(self, table: str, schema: List[Tuple[str, pa.DataType]]) -> ds.Dataset:
         """A dimension, which has no rows where there are no files."""
-        keys = pa.schema([(name, kind) for name, kind in schema if name in PARTITIONS[table]])
+        keys = pa.schema([(name, kind) for name, kind in schema if name in PARTITIONS.get(table, ())])
         return ds.dataset(
             [file.path for file in self.files(table)],
             schema=pa.schema(schema),

@@ -33,17 +33,10 @@ def local(lake: str) -> duckdb.DuckDBPyConnection:
 
 def remote(lake: str, environ: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
     """A connection with the tables of a lake in S3."""
-    from analytics.lake import LakeError, open_lake, quoted
+    from analytics.lake import LakeError, open_lake
 
     try:
-        opened = open_lake(lake, environ)
-        connection = opened.connect()
-        for table in TABLES:
-            files = ", ".join(quoted(opened.readable(file.path)) for file in opened.files(table))
-            if table.startswith("staging_") and files:
-                sql = "create view if not exists %s as from read_parquet([%s], hive_partitioning = true)"
-                connection.execute(sql % (table, files))
-        return connection
+        return open_lake(lake, environ).connect()
     except LakeError as error:
         raise QueryError(str(error)) from error
 

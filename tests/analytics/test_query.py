@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Iterator
 
@@ -38,16 +37,12 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     found.close()
 
 
-@pytest.mark.parametrize("sql", [NAMES, "select year, month, count(*) from staging_events group by all"])
-def test_a_lake_in_s3_gives_the_same(
-    sql: str, tiny: Path, tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lake = tmp_path / "lake"
-    shutil.copytree(str(tiny), str(lake))
-    shutil.rmtree(str(lake / "staging_events"), ignore_errors=True)
-    shutil.copytree(str(tiny / "songplays"), str(lake / "staging_events"))  # any rows in partitions by month
-    server.upload(lake, "bucket", "lake")
-    assert query.main({"LAKE": str(lake), "Q": sql}) == 0
+@pytest.mark.parametrize(
+    "sql", [NAMES, "select artist, count(*) from staging_events where month = 11 group by all order by all"]
+)
+def test_a_lake_in_s3_gives_the_same(sql: str, tiny: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.upload(tiny, "bucket", "lake")
+    assert query.main({"LAKE": str(tiny), "Q": sql}) == 0
     expected = capsys.readouterr().out
     assert query.main({**os.environ, "LAKE": "s3://bucket/lake", "Q": sql}) == 0
     assert capsys.readouterr().out == expected

@@ -67,6 +67,11 @@ ROWS: Dict[str, List[Tuple[Any, ...]]] = {
         ("S3", "Moor", 240.0, 2001, "A2"),
     ],
     "artists": [("A1", "The Waves", "Hull", None, None), ("A2", "Heath", None, 52.1, -1.5)],
+    "staging_songs": [
+        ("S1", "Tide", 200.5, 1999, "A1", "The Waves", "Hull", None, None, "file:///1.json"),
+        ("S2", "Ebb", 180.0, 0, "A1", "The Waves", None, None, None, "file:///2.json"),
+        ("S3", "Moor", 240.0, 2001, "A2", "Heath", None, 52.1, -1.5, "file:///3.json"),
+    ],
     "users": [(1, "Ada", "Moss", "F", "free"), (2, "Bo", "Lind", "M", "free"), (3, "Cy", "Noll", None, "paid")],
 }
 
@@ -114,7 +119,7 @@ def write_lake(folder: Path, plays: Sequence[Tuple[Any, ...]] = PLAYS) -> Path:
     events = [(name, kinds[kind]) for name, kind in map(str.split, FACTS["staging_events"].split(", "))]
     write_table(folder / "staging_events", events, event_rows(plays), ["year", "month"])
     for table, columns in DIMENSIONS.items():
-        write_table(folder / table, columns, ROWS[table], PARTITIONS[table])
+        write_table(folder / table, columns, ROWS[table], PARTITIONS.get(table, []))
     return folder
 
 
