@@ -164,13 +164,13 @@ def as_large(folder: Path) -> List[str]:
     return [sys.executable, str(ROOT / "tests/crash/steps.py"), "none", "", str(folder / "steps")]
 
 
-AS_LARGE = json.dumps({"SMALL_BYTES": 1})
+AS_LARGE = {"SETTINGS": json.dumps({"SMALL_BYTES": 1}), "PYTHONPATH": str(ROOT)}  # where Spark's Python finds etl
 
 
 def test_a_laptop_under_hostile_settings_builds_the_same_lake(
     spark: SparkSession, plain: Lake, hostile: str, tmp_path: Path
 ) -> None:
-    env = environment(SPARK_CONF_DIR=hostile, SETTINGS=AS_LARGE, LC_ALL="C", TZ="Asia/Kolkata")
+    env = environment(SPARK_CONF_DIR=hostile, LC_ALL="C", TZ="Asia/Kolkata", **AS_LARGE)
     argv = [*OF_SAMPLE, "--output=lake"]
     done = job(*argv, cwd=tmp_path, env=env, command=as_large(tmp_path))
     assert_same(lake_of(spark, done, tmp_path / "lake"), plain)
@@ -192,7 +192,7 @@ def test_half_a_file_is_not_published_whatever_is_configured(hostile: str, tmp_p
     packed = gzip.compress(b"".join(json.dumps(event_record(sessionId=n)).encode() + b"\n" for n in range(2000)))
     logs = {"logs/a.json": [event_record()], "logs/b.json.gz": packed[: len(packed) // 2]}
     write_files(tmp_path, {"songs/a.json": [song_record()], **logs})
-    env = environment(SPARK_CONF_DIR=hostile, SETTINGS=AS_LARGE)
+    env = environment(SPARK_CONF_DIR=hostile, **AS_LARGE)
     argv = ["--song-data=songs", "--log-data=logs", "--output=lake"]
     done = job(*argv, cwd=tmp_path, env=env, command=as_large(tmp_path))
     assert done.code == 2
