@@ -22,6 +22,7 @@ spark4 = $(call spark,$(SPARK4),$(java4))
 # Processes, each with its own Spark: a test keeps little more than one core busy
 WORKERS ?= 2
 workers = $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile)
+in_order = $(if $(workers),--no-loadscope-reorder) # else the files of few, but slow, tests come last
 
 # Once, before the tests: two processes that download the same jars damage Ivy's cache, which has no lock
 fetch_s3_client = "import etl; etl.start_session(etl.Config('S3', 's3://-/', 's3://-/', 's3://-/', 0.0)).stop()"
@@ -59,7 +60,7 @@ notebook: $(VENV)/.analytics ## run the notebook and store it with its plots
 
 ##@ Test (ARGS="...": options of pytest)
 test: $(VENV)/.test ## rules, plan, checks and whole runs, on Spark 3.5
-	@$(spark35) -m pytest $(workers) $(TESTS) $(ARGS)
+	@$(spark35) -m pytest $(workers) $(in_order) $(TESTS) $(ARGS)
 
 test-cloud: $(VENV)/.s3 ## S3, EMR and clusters, all on this machine
 	@[ ! -f "$(EMR_SETUP)" ] || { $(emr_runtime) true; }; $(spark35) -m pytest $(workers) -rs tests/cloud $(ARGS)
