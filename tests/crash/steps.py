@@ -89,7 +89,6 @@ class Steps:
 
 
 if __name__ == "__main__":
-    os.environ["PYTHONPATH"] = sys.path[0]  # Spark's workers import etl, too
     for setting, value in json.loads(os.environ.get("SETTINGS", "{}")).items():
         setattr(etl, setting, value)
     Steps(*sys.argv[1:4]).watch()
