@@ -105,7 +105,7 @@ def run_beside_another(road: Road, messages: List[Dict[str, Any]]) -> None:
     busy = road.server.answer("PUT", "/songplays/", 503, "SlowDown")  # lest the first ends too early
     first = subprocess.Popen([sys.executable, str(ROOT / "etl.py")], stderr=subprocess.PIPE, encoding="utf-8")
     said_until(first.stderr, "build time")
-    with pytest.raises(handler.RunFailedError, match="exit code 2"):
+    with pytest.raises(handler.RunFailedError, match="exit code 75"):
         handler.handler(road.event(messages), Context())
     road.server.answers.remove(busy)
     first.communicate(timeout=900)
