@@ -2211,7 +2211,9 @@ def launch_failure(said: str, conf: Mapping[str, str]) -> str:
     noise = r"$|at |warn|picked up|using |setting |\d\d/|error occurred during init|error: (could not|a fatal|a jni)"
     lines = [line.strip() for line in said.splitlines() if not re.match("(?i)" + noise, line.strip())]
     inner = [line for line in lines if line.startswith("Caused by: ")]
-    return short_names(re.sub('^(Caused by|Error|Exception in thread "main"):? ', "", [*inner[-1:], *lines][0]))
+    return short_names(
+        re.sub('^(Caused by|Error|Exception in thread "main"):? ', "", [*inner[-1:], *lines, "no reason given"][0])
+    )
 
 
 def remember_functions(spark: SparkSession) -> None:
