@@ -1371,6 +1371,7 @@ class LocalStore(Store):
 
     def __init__(self, root: str, jvm: Any = None) -> None:
         self.spark, self.root, self.jvm = None, root, jvm
+        self.assure = lambda: None  # the lock lasts as long as its process
 
     def path(self, name: str) -> pathlib.Path:
         return pathlib.Path(self.root, name)

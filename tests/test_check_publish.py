@@ -764,7 +764,6 @@ class Unlocked(etl.LocalStore):
         clock = SimpleNamespace(nanoTime=time.monotonic_ns)
         super().__init__(root, SimpleNamespace(System=clock))
         self.until = self.forever = SimpleNamespace(set=lambda _: None)
-        self.assure = lambda: None
 
     def put(self, name: str, text: str, until: Any = None) -> None:
         self.write(name, text)
