@@ -69,7 +69,7 @@ def over_time(frame: pd.DataFrame, time: str, value: str, titles: Sequence[str],
         .encode(
             x=dates(first, titles[0]),
             x2="end",
-            y=alt.Y(value, type="quantitative", title=titles[1], axis=alt.Axis(tickMinStep=1)),
+            y=amounts(data, value, titles[1]),
             y2=alt.datum(0),  # with two ends on the other axis, a bar needs its foot
             tooltip=[alt.Tooltip(time, type="nominal", title=titles[0]), tip(value, titles[1])],
         )
@@ -98,7 +98,7 @@ def series(
         .mark_line(point=alt.OverlayMarkDef(size=60, filled=True))
         .encode(
             x=axis,
-            y=alt.Y(value, type="quantitative", title=titles[1], axis=alt.Axis(tickMinStep=1)),
+            y=amounts(data, value, titles[1]),
             color=alt.Color(name, type="nominal", scale=kinds, legend=alt.Legend(title=None, orient="top")),
             shape=alt.Shape(name, type="nominal", scale=kinds, legend=None),
             strokeDash=alt.StrokeDash(name, type="nominal", scale=kinds, legend=None),
@@ -115,7 +115,7 @@ def columns(frame: pd.DataFrame, category: str, value: str, titles: Sequence[str
         .mark_bar()
         .encode(
             x=alt.X(category, type="ordinal", title=titles[0], axis=alt.Axis(labelAngle=0)),
-            y=alt.Y(value, type="quantitative", title=titles[1], axis=alt.Axis(tickMinStep=1)),
+            y=amounts(frame, value, titles[1]),
             tooltip=[category, tip(value, titles[1])],
         )
         .properties(height=HEIGHT, description=described(titles))
@@ -191,6 +191,13 @@ def dates(days: pd.Series, title: str) -> alt.X:
         grid=False,
     )
     return alt.X(str(days.name), type="temporal", title=title, scale=alt.Scale(type="utc"), axis=axis)
+
+
+def amounts(frame: pd.DataFrame, column: str, title: str) -> alt.Y:
+    """An upright axis for numbers, which has no ticks at halves of a few."""
+    return alt.Y(
+        column, type="quantitative", title=title, axis=alt.Axis(tickCount=max(1, min(5, int(frame[column].max()))))
+    )
 
 
 def tip(column: str, title: str) -> alt.Tooltip:

@@ -39,14 +39,16 @@ LOGO = (
     "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 112 28'><text x='0' y='22' fill='%s' font-size='24'"
     " font-weight='700' font-family='Source Sans Pro, Source Sans, sans-serif'>%s</text></svg>"
 )
-# Less empty space on top; menus of Streamlit's that have no name for screen readers go, since charts and tables have a
-# download of their own; on a phone the metrics stand two by two, and the filters in a panel that a switch opens.
+# Less empty space on top, and captions that are not too pale to read; menus of Streamlit's that have no name for screen
+# readers go, since charts and tables have a download of their own; on a phone the metrics stand two by two, and the
+# filters in a panel that a switch opens.
 STYLE = """<style>
 .stVegaLiteChart details, .stElementToolbar div[aria-haspopup] { display: none }
 .stMainBlockContainer { padding-top: 4.5rem; padding-bottom: 3rem }
 .stMainBlockContainer h1 { font-size: 1.9rem; padding: 0 }
 .stMainBlockContainer h3 { font-size: 1.1rem; padding: 0 }
 [data-testid=stMetric] { padding: .25rem }
+[data-testid=stCaptionContainer] { opacity: .8 !important }
 @media (min-width: 641px) { .st-key-switch { display: none } }
 @media (max-width: 640px) {
   .stMainBlockContainer { padding-top: 4rem }

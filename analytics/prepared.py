@@ -102,7 +102,10 @@ class Prepared:
         """The answer to a question; raises LakeError and QuestionError."""
         for made in self.needed(name):
             made.result()
-        return answer(self.cursor(), name, given, tuple(KEPT))
+        try:
+            return answer(self.cursor(), name, given, tuple(KEPT))
+        except duckdb.CatalogException:  # it reads a table that is not kept
+            return self.lake.ask(name, given)
 
     def days(self) -> Tuple[dt.date, dt.date]:
         """The days of the first and the last play; raises LookupError where nothing was played."""

@@ -27,7 +27,7 @@ def plots(path: Path) -> int:
 def texts(path: Path) -> List[Any]:
     """What the notebook prints, but for what differs from run to run: seconds, and the names of reports."""
     printed = [output["text"] for output in outputs(path) if output["output_type"] == "stream"]
-    return [re.sub(r" +\d+\.\d s|\w+\.json|Spark +\d\S+", "", "".join(text)) for text in printed]
+    return [re.sub(r" +\d+\.\d s|[\w-]+\.json|Spark +\d\S+", "", "".join(text)) for text in printed]
 
 
 def test_the_notebook_says_what_is_committed(tmp_path: Path) -> None:

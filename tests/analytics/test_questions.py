@@ -15,7 +15,7 @@ from sqlglot import exp
 from tiny import CHROME, FIREFOX, ITHACA, NEW_YORK, write_lake
 
 from analytics import agents, questions
-from analytics.lake import LakeError, open_lake
+from analytics.lake import DIMENSIONS, LakeError, open_lake
 from analytics.prepared import KEPT, Prepared
 
 pytest_plugins = ["tiny"]
@@ -124,7 +124,7 @@ def engines(tiny: Path, utc_spark: SparkSession) -> Dict[str, Engine]:
     """Ways to ask the tiny lake."""
     lake = open_lake(str(tiny), {})
     prepared = Prepared(lake)
-    for table in ("songplays", "staging_events", "users"):
+    for table in ("songplays", "staging_events", *DIMENSIONS):
         utc_spark.read.parquet(str(tiny / table)).createOrReplaceTempView(table)
 
     def on_spark(name: str, given: Mapping[str, Any]) -> Rows:
@@ -227,6 +227,12 @@ def test_other_months_are_not_read(tmp_path: Path) -> None:
     with pytest.raises(LakeError, match="damaged"):
         lake.ask("level-changes", december)  # looks back
     assert len(lake.ask("top-artists", december)) == 2
+
+
+def test_a_question_about_a_table_that_is_not_kept(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "songs-by-year.sql").write_text("-- Of which years?\nselect year from songs order by year", "utf-8")
+    monkeypatch.setattr(questions, "QUERIES", tmp_path)
+    assert plain_rows(Prepared(open_lake(str(tiny), {})).ask("songs-by-year", {})) == [(0,), (1999,), (2001,)]
 
 
 def test_changes_of_level_within_minutes_are_all_seen(tmp_path: Path) -> None:
