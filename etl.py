@@ -2830,8 +2830,8 @@ def build_lake(
         try:
             return renew(job)
         except BaseException as error:
-            if progress.lake not in (TO_BE_FINISHED, PUBLISHED_ALREADY) and not isinstance(error, LostLockError):
-                with contextlib.suppress(Exception):  # what cannot be removed now, the next run removes
+            if progress.lake not in (TO_BE_FINISHED, PUBLISHED_ALREADY):
+                with contextlib.suppress(Exception):  # what cannot be removed now, or no more, the next run removes
                     discard(store, run_id)
                     status = "failed: " + (str(error) if isinstance(error, DataError) else type(error).__name__)
                     report = {**about(run_id, config, spark.version, progress.seconds), "status": status}

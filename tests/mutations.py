@@ -425,13 +425,6 @@ MUTATIONS = [
         "False",
         "check_publish waits_for_its_next",
     ),
-    Mutation(
-        "a run that has lost its lock removes nothing",
-        "build_lake",
-        " and not isinstance(error, LostLockError)",
-        "",
-        "check_publish lost_its_lock",
-    ),
     # Files of the lake
     Mutation(
         "plays are sorted",

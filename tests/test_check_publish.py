@@ -263,12 +263,12 @@ class Mortal(etl.Store):
         self.step(super().move, source, target)
 
     def remove(self, name: str) -> None:
-        """Which a process may not survive: then what matters most has stayed."""
-        self.step(self.remove_half, name)
+        """Which a process may not survive where it is a run's work: then what matters most has stayed."""
+        if name.startswith(etl.WORK):
+            self.step(self.remove_half, name)
         self.step(super().remove, name)
 
     def remove_half(self, name: str) -> None:
-        self.assure()
         for path in Path(self.root.replace("file://", ""), name).rglob("*"):
             if path.is_file() and path.name != etl.JOURNAL:
                 path.unlink()
