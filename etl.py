@@ -2202,7 +2202,7 @@ def launch_failure(said: str, conf: Mapping[str, str]) -> str:
     what = "its S3 client, %s," % conf[PACKAGES] if PACKAGES in conf else "a package"
     known = {
         "unresolved dependenc|download failed": "%s could not be downloaded: check the network, or put its jars into"
-        " %s/jars" % (what, _find_spark_home()),
+        " %s" % (what, os.path.join(_find_spark_home(), "jars") if on_a_laptop() else "Spark's folder jars"),
         r"\?/\.ivy|invalid null input: name": "the user id %d has no name here: add one to /etc/passwd" % os.getuid(),
         "Missing application resource": "Missing application resource. PYSPARK_SUBMIT_ARGS must end with pyspark-shell",
     }
@@ -2532,8 +2532,10 @@ def s3_client(config: Config) -> Dict[str, str]:
 
 def is_fetched_first(config: Config) -> bool:
     """Whether Spark's launcher will download the S3 client."""
+    if not on_a_laptop():  # a cluster's Python need not find Spark's jars
+        return False
     jar = s3_client(config).get(PACKAGES, "").replace(":", "_", 1).replace(":", "-")
-    return on_a_laptop() and bool(jar) and not any(pathlib.Path.home().glob(".ivy2*/jars/%s.jar" % jar))
+    return bool(jar) and not any(pathlib.Path.home().glob(".ivy2*/jars/%s.jar" % jar))
 
 
 def connect_s3(spark: SparkSession, config: Config) -> None:
