@@ -290,11 +290,9 @@ def answer(
     connection: duckdb.DuckDBPyConnection, name: str, given: Mapping[str, Any], without: Tuple[str, ...] = ()
 ) -> pd.DataFrame:
     """The answer to a question from a connection that has its tables; `without` as in questions.sql."""
-    found = connection.sql(questions.sql(name, "duckdb", without), params=questions.values(name, given))
-    for column, kind in zip(found.columns, found.types):
-        if kind.id == "enum":  # of Prepared; as text, since pandas would list all of its values
-            found = found.project("* replace (%s::varchar as %s)" % (column, column))
-    frame = found.df()
+    frame = connection.execute(questions.sql(name, "duckdb", without), questions.values(name, given)).df()
+    for column in frame.select_dtypes("category"):  # an enum of Prepared; as text, as it is anywhere else
+        frame[column] = frame[column].astype(object).where(frame[column].notna(), None)
     return agents.grouped(frame, questions.PARSED[name][1]) if name in questions.PARSED else frame
 
 
