@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 from aws import Server
@@ -124,17 +124,6 @@ def test_which_lake(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_lake({"OUTPUT": "elsewhere", "LAKE": "s3://here/lake"}) == "s3://here/lake"
     with pytest.raises(LakeError, match="neither a folder nor in S3"):
         open_lake("gs://bucket/lake", {})
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """S3 on this machine, with a bucket."""
-    found = Server()
-    for name, value in found.environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    found.make_bucket("bucket")
-    yield found
-    found.close()
 
 
 def test_a_lake_in_s3(tiny: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:

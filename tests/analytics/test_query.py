@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 from aws import Server
@@ -24,17 +23,6 @@ def test_a_lake_in_a_folder(tiny: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_the_lake_of_the_job_is_the_default(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert query.main({"OUTPUT": str(tiny)}) == 0
     assert "songplay_id" in capsys.readouterr().out
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """S3 on this machine, with a bucket."""
-    found = Server()
-    for name, value in found.environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    found.make_bucket("bucket")
-    yield found
-    found.close()
 
 
 @pytest.mark.parametrize(

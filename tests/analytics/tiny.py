@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from aws import Server
 from pyspark.sql import SparkSession
 
 from analytics.lake import DIMENSIONS, FACTS, PARTITIONS
@@ -127,6 +128,17 @@ def write_lake(folder: Path, plays: Sequence[Tuple[Any, ...]] = PLAYS) -> Path:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tiny lake; not to be changed."""
     return write_lake(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """S3 on this machine, with a bucket."""
+    found = Server()
+    for name, value in found.environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    found.make_bucket("bucket")
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="session")

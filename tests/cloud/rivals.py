@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, Iterator, List, NamedTuple
 
 import compare_lakes
 import pytest
@@ -186,35 +187,35 @@ def make_source(folder: Path, spark: SparkSession) -> Source:
     return Source(folder, rows)
 
 
-def overtake(source: Source, lake: Lake, step: str) -> None:
-    """A run is held at a step until another one has taken over and finished: the lake is the other one's."""
+@contextlib.contextmanager
+def held_at(step: str, source: Source, lake: Lake) -> Iterator[Rival]:
+    """A run over the second input, held at a step; from then on the input is the third one."""
     lake.restore(source.folder / "first")
     source.put("second")
     held = Rival(source, lake, "stop", step)
     try:
         held.wait_until_held()
         source.put("third")
+        yield held
+    finally:
+        held.kill()
+
+
+def overtake(source: Source, lake: Lake, step: str) -> None:
+    """A run is held at a step until another one has taken over and finished: the lake is the other one's."""
+    with held_at(step, source, lake) as held:
         said = Rival(source, lake).succeed()
         assert "  waiting to see whether run " in said
         assert lake.rows() == source.rows["third"]
         held.give_up(lake)
         assert lake.rows() == source.rows["third"]
-    finally:
-        held.kill()
 
 
-def overtake_and_die(source: Source, lake: Lake, held_at: str, dies: str) -> None:
+def overtake_and_die(source: Source, lake: Lake, step: str, dies: str) -> None:
     """The same where the other one dies at a step, and a third one finishes."""
-    lake.restore(source.folder / "first")
-    source.put("second")
-    held = Rival(source, lake, "stop", held_at)
-    try:
-        held.wait_until_held()
-        source.put("third")
+    with held_at(step, source, lake) as held:
         Rival(source, lake, "kill", dies).die()
         held.give_up(lake)
         Rival(source, lake).succeed()
         assert lake.rows() == source.rows["third"]
         assert not any(re.search("(^|/)_(work|locks)/", name) for name in lake.content())
-    finally:
-        held.kill()
