@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 from aws import Server
 
+import etl
 from analytics import query
 
 pytest_plugins = ["tiny"]
 
 NAMES = "select first_name from songplays join users using (user_id) group by all order by all limit 1"
+
+
+def test_the_tables_are_those_of_the_job() -> None:
+    assert set(query.TABLES) == set(etl.TABLES)
 
 
 def test_a_lake_in_a_folder(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
