@@ -202,6 +202,7 @@ MUTATIONS = [
         "transform last_of_the_session",
     ),
     Mutation("users have a total order", "users", "F.max(F.struct", "F.first(F.struct", "transform order_of_events"),
+    Mutation("start times are exact", "timestamp", "2**32", "2**34", "transform every_millisecond"),
     # Songs and artists
     Mutation(
         "songs do not depend on order", "songs", "F.max(record)", "F.first(record)", "transform songs_are_one_row"
@@ -224,8 +225,8 @@ MUTATIONS = [
     Mutation(
         "text is repaired before it is trimmed",
         "clean",
-        "for _ in range(2):",
-        "text = text.strip(WHITE)\n    for _ in range(2):",
+        "if not text.isascii():",
+        "text = text.strip(WHITE)\n    if not text.isascii():",
         "transform text_is_repaired",
     ),
     Mutation("text is trimmed", "clean", ".strip(WHITE)", "", "transform text_is_repaired"),

@@ -165,6 +165,20 @@ def test_a_read_error_of_a_large_input_names_its_file(
     assert_named(spark, tmp_path, "logs", name)
 
 
+def test_a_worker_without_the_same_python_says_so(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etl, "SMALL_BYTES", 1)
+    monkeypatch.setattr(spark.sparkContext, "pythonVer", "3.1")
+    input_of(tmp_path, {"a.json": events(1)})
+    paths = ["--song-data=%s" % (tmp_path / "songs"), "--log-data=%s" % (tmp_path / "logs")]
+    done = run_here(spark, "--mode=LOCAL", *paths, "--output=%s" % (tmp_path / "lake"))
+    assert done.code == 2
+    assert "Python" in done.last()
+    assert "3.1" in done.last()
+    assert "Traceback" not in done.last()
+
+
 def assert_named(spark: SparkSession, folder: Path, input_name: str, name: str) -> None:
     """A run over a damaged file says so in a sentence and builds nothing."""
     input_of(folder, {"%d.json.gz" % n: gzip.compress(events(n + 1)) for n in range(5)})

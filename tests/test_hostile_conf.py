@@ -16,6 +16,8 @@ from conftest import ROOT, SAMPLE, Done, event_record, rows, run_here, song_reco
 from pyspark.sql import SparkSession
 from test_cli import environment, failed, job
 
+import etl
+
 TABLES = ("artists", "songs", "users", "time", "songplays")
 # Settings that are neither true nor false, and those that Spark does not list
 HOSTILE = {
@@ -183,7 +185,12 @@ def test_spark_submit_under_hostile_settings_builds_the_same_lake(
     home = Path(pyspark.__file__).parent
     submit = ["sh", str(home / "bin" / "spark-submit"), "--master", "local[2]", "--deploy-mode", "client"]
     env = environment(SPARK_CONF_DIR=hostile, SPARK_HOME=str(home))
-    command = [*submit, str(ROOT / "etl.py")]
+    # Not imported, so that Spark's Python gets the script's functions by value, as on a cluster
+    size = "SMALL_BYTES = %d * 1024 * 1024" % (etl.SMALL_BYTES >> 20)
+    script, text = tmp_path / "etl.py", (ROOT / "etl.py").read_text("utf-8")
+    assert size in text
+    script.write_text(text.replace(size, "SMALL_BYTES = 1"), "utf-8")
+    command = [*submit, str(script)]
     done = job(*OF_SAMPLE, "--output=lake", cwd=tmp_path, env=env, command=command)
     assert_same(lake_of(spark, done, tmp_path / "lake"), plain)
 

@@ -355,6 +355,16 @@ def test_start_times_are_exact_and_in_utc_in_any_time_zone(spark: SparkSession, 
     assert sorted(map(tuple, found.collect())) == [(ts / 1000, *fields[-2:]) for ts, fields in INSTANTS.items()]
 
 
+def test_every_millisecond_is_exact(spark: SparkSession) -> None:
+    near = [2**32 * 1000 + delta for delta in range(-5000, 5000)]  # where doubles become too coarse
+    chance = random.Random(1)
+    instants = near + [chance.randrange(*bounds) for bounds in ((10**11, 2**42), (2**42, 10**14)) for _ in range(20000)]
+    frame = spark.createDataFrame([(ts,) for ts in instants], "ts bigint")
+    exact = (F.col("ts").cast("decimal(20, 3)") / 1000).cast("timestamp")
+    assert frame.where(etl.timestamp("ts") != exact).count() == 0
+    assert frame.where(F.unix_timestamp(etl.timestamp("ts")) != F.floor(F.col("ts") / 1000)).count() == 0
+
+
 def test_time_holds_each_start_of_a_play_once(spark: SparkSession) -> None:
     events = [{"ts": 1}, {"ts": 1, "user_id": 2}, {"ts": 1, "user_id": None}, {"ts": 2, "page": "Home"}, {"ts": 3}]
     found = [row["start_time"] for row in rows(etl.time(staged_events(spark, *events), {(1970, 1): 4}))]
