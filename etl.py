@@ -845,7 +845,9 @@ def quick_value(field: Field) -> Column:
     if field.kind in ("integer", "number"):
         return value
     if field.kind == "quoted":
-        inner = F.expr("substring(cast(swift.`{0}` as binary), 2, octet_length(swift.`{0}`) - 2)".format(field.key))
+        inner = F.expr(
+            "substring(cast(swift.`%s` as binary), 2, octet_length(swift.`%s`) - 2)" % (field.key, field.key)
+        )
         value = F.when(value.startswith('"') & value.endswith('"'), inner.cast("string")).otherwise(value)
     return F.when(value != "", value)
 
