@@ -58,6 +58,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import (
     Any,
     Callable,
+    Collection,
     Dict,
     Iterable,
     Iterator,
@@ -411,8 +412,8 @@ def artists_by_name(records: DataFrame) -> DataFrame:
     """The artist that a name on any song record stands for: the one with the most songs under it, then the smallest
     artist_id. Out: artist (the name), artist_of_name (artist_id).
     """
-    counted = records.groupBy("artist_name", "artist_id").agg(F.countDistinct("song_id").alias("songs"))
-    order = F.min(F.struct((-F.col("songs")).alias("songs"), "artist_id")).alias("best")
+    counted = records.groupBy("artist_name", "artist_id").agg((-F.size(F.collect_set("song_id"))).alias("songs"))
+    order = F.min(F.struct("songs", "artist_id")).alias("best")
     best = counted.groupBy("artist_name").agg(order)
     return best.select(F.col("artist_name").alias("artist"), F.col("best.artist_id").alias("artist_of_name"))
 
@@ -959,13 +960,15 @@ def escape_glob(path: str) -> str:
 # ------------------------------------------------------------------------------------ check
 
 
-def violations(tables: Mapping[str, DataFrame]) -> DataFrame:
+def violations(tables: Mapping[str, DataFrame], changed: Collection[str]) -> DataFrame:
     """Every rule of TABLES that a row breaks: a value not accepted, a key not unique, a reference to no key.
 
-    In: tables by name; a reference from or to a table that is not among them is not checked. Out: rule, failures
-    (bigint), examples (array of up to two keys); no row where all is well. One Spark job, however many rules.
+    In: tables by name; the names of those to check, of which the others are what they refer to. A reference to a table
+    that is not there is not checked. Out: rule, failures (bigint), examples (array of up to two keys); no row where all
+    is well. One Spark job, however many rules.
     """
-    found = [frame for name in tables for frame in (*broken_rows(name, tables), *broken_keys(name, tables))]
+    found = [frame for name in changed for frame in broken_rows(name, tables)]
+    found += [frame for name in tables for frame in broken_keys(name, tables, changed)]
     examples = F.array(F.min("example"), F.max("example"))
     return union_all(found).groupBy("rule").agg(F.count(F.lit(1)).alias("failures"), examples.alias("examples"))
 
@@ -996,18 +999,19 @@ def is_in(value: Column, accepted: Accepted) -> Column:
     return any_of([*conditions, value.isin(*accepted.values)] if accepted.values else conditions)
 
 
-def broken_keys(name: str, tables: Mapping[str, DataFrame]) -> List[DataFrame]:
-    """The keys of a table that several of its rows share, and the non-null references to keys that it does not hold.
-    Out: rule, example.
+def broken_keys(name: str, tables: Mapping[str, DataFrame], changed: Collection[str]) -> List[DataFrame]:
+    """The keys of a table that several of its rows share, and the non-null references to keys that it does not hold; no
+    frame where neither can be. Out: rule, example.
     """
     key = TABLES[name].key
-    if not key:
+    references = [(source, to) for source in changed for to in TABLES[source].references.items()]
+    references = [(source, column) for source, (column, to) in references if to == name]
+    if not key or not (references or name in changed):
         return []
     rules = {"%s: %s is unique" % (name, key): tables[name].select(F.col(key).alias("key"))}
-    for source in tables:
-        for column in [column for column, to in TABLES[source].references.items() if to == name]:
-            values = tables[source].select(F.col(column).alias("key")).where("key is not null")
-            rules["%s: %s is in %s" % (source, column, name)] = values
+    for source, column in references:
+        values = tables[source].select(F.col(column).alias("key")).where("key is not null")
+        rules["%s: %s is in %s" % (source, column, name)] = values
     unique, *dangling = rules
     marked = [values.withColumn("rule", F.lit(number)) for number, values in enumerate(rules.values())]
     uses = [F.count(F.when(F.col("rule") == number, 1)).alias("n%d" % number) for number in range(len(rules))]
@@ -3340,32 +3344,33 @@ def check(job: Job, built: Mapping[str, Built], sizes: Mapping[str, Size]) -> No
     """Check what is about to be published; raises DataError naming rule, count and examples."""
     with job.progress.step("check"):
         refuse_nulls(sizes)
-        tables = {name: few(job, frame) for name, frame in tables_to_check(job, built).items()}
+        changed, tables = tables_to_check(job, built)
         if "songs" in built and tables["songs"].count() != sizes["songs"].rows:
             raise DataError(
                 "songs: %s rows were written, not those that were built" % group_digits(sizes["songs"].rows)
             )
-        broken = few(job, violations(tables)).orderBy("rule").collect() if tables else []
+        broken = few(job, violations(tables, changed)).orderBy("rule").collect() if changed else []
         if broken:
             raise DataError("; ".join(violation_text(row) for row in broken))
 
 
-def tables_to_check(job: Job, built: Mapping[str, Built]) -> Dict[str, DataFrame]:
-    """What changes and what that refers to. Of tables by month only what is built, unless records have gone, which may
+def tables_to_check(job: Job, built: Mapping[str, Built]) -> Tuple[List[str], Dict[str, DataFrame]]:
+    """The tables that change, by name, and with them those that they refer to. Of tables by month only what is built, unless records have gone, which may
     have held a key that the rest refers to. Songs are thousands of files: the rows that they were made from stand for
     them.
     """
     whole = job.found.plan.why or any(job.found.plan.gone.values())
-    changed = set(TABLES) if whole else set(built) & set(TABLES)
+    changed = [name for name in TABLES if whole or name in built]
     referred = {to for name in changed for to in TABLES[name].references.values()}
     tables = {}
     for name in TABLES:
-        if name == "songs" and name in changed | referred:
-            tables[name] = songs(stored(job, "staging_songs", built))
+        if name == "songs" and (name in changed or name in referred):
+            tables[name] = few(job, songs(stored(job, "staging_songs", built)))
         elif name in changed or (name in referred and "month" not in TABLES[name].partitions):
             some = name in built and built[name].partitions is not None and not whole
-            tables[name] = stored(job, name, built, map(month_of, built[name].partitions or ()) if some else None)
-    return tables
+            months = map(month_of, built[name].partitions or ()) if some else None
+            tables[name] = few(job, stored(job, name, built, months))
+    return changed, tables
 
 
 def accounts_of(sizes: Mapping[str, Size], reasons: Reasons) -> Dict[str, Dict[str, int]]:

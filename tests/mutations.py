@@ -110,22 +110,22 @@ MUTATIONS = [
     Mutation(
         "the artist of most songs under a name",
         "artists_by_name",
-        '(-F.col("songs"))',
-        "F.lit(1)",
+        'F.struct("songs", ',
+        'F.struct(F.lit(1).alias("songs"), ',
         "transform finds_its",
     ),
     Mutation(
         "a song counts once for its artist",
         "artists_by_name",
-        'F.countDistinct("song_id")',
-        'F.count("song_id")',
+        "F.collect_set(",
+        "F.collect_list(",
         "transform finds_its",
     ),
     Mutation(
         "then the smallest artist_id",
         "artists_by_name",
-        '(-F.col("songs")).alias("songs"), "artist_id")',
-        '(-F.col("songs")).alias("songs"), F.translate("artist_id", "123", "321"), "artist_id")',
+        'F.struct("songs", ',
+        'F.struct("songs", F.translate("artist_id", "123", "321"), ',
         "transform finds_its",
     ),
     # What song data changes
