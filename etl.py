@@ -1004,8 +1004,9 @@ def broken_keys(name: str, tables: Mapping[str, DataFrame], changed: Collection[
     frame where neither can be. Out: rule, example.
     """
     key = TABLES[name].key
-    references = [(source, to) for source in changed for to in TABLES[source].references.items()]
-    references = [(source, column) for source, (column, to) in references if to == name]
+    references = [
+        (source, column) for source in changed for column, to in TABLES[source].references.items() if to == name
+    ]
     if not key or not (references or name in changed):
         return []
     rules = {"%s: %s is unique" % (name, key): tables[name].select(F.col(key).alias("key"))}
@@ -3355,9 +3356,9 @@ def check(job: Job, built: Mapping[str, Built], sizes: Mapping[str, Size]) -> No
 
 
 def tables_to_check(job: Job, built: Mapping[str, Built]) -> Tuple[List[str], Dict[str, DataFrame]]:
-    """The tables that change, by name, and with them those that they refer to. Of tables by month only what is built, unless records have gone, which may
-    have held a key that the rest refers to. Songs are thousands of files: the rows that they were made from stand for
-    them.
+    """The tables that change, by name, and with them those that they refer to. Of tables by month only what is built,
+    unless records have gone, which may have held a key that the rest refers to. Songs are thousands of files: the rows
+    that they were made from stand for them.
     """
     whole = job.found.plan.why or any(job.found.plan.gone.values())
     changed = [name for name in TABLES if whole or name in built]

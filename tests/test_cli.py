@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
-import pyspark
 import pytest
 from conftest import ROOT, SAMPLE, Done, event_record, rows, said_until, song_record, write_files
 from pyspark.sql import SparkSession
@@ -163,26 +162,6 @@ def test_a_secret_is_neither_printed_nor_stored(first: First) -> None:
 
 
 @pytest.mark.slow
-def test_spark_submit_needs_flags_alone(first: First, tmp_path: Path) -> None:
-    cwd = tmp_path / "empty"
-    cwd.mkdir()
-    write_files(tmp_path / "songs", {"a.json": [song_record()]})
-    write_files(tmp_path / "logs", {"a.json": [event_record()]})
-    home = Path(pyspark.__file__).parent
-    done = job(
-        "--mode=LOCAL",
-        *("--song-data=../songs", "--log-data=../logs", "--output=../lake", "--max-bad-percent=0"),
-        cwd=cwd,
-        env=environment(HOME=None, SPARK_HOME=str(home)),
-        command=["sh", str(home / "bin" / "spark-submit"), "--master", "local[2]", str(ROOT / "etl.py")],
-    )
-    assert done.code == 0, done.err
-    (report,) = reports_of(tmp_path / "lake")
-    assert {name: table["rows"] for name, table in report["tables"].items()} == dict.fromkeys(etl.TABLES, 1)
-    assert "songplays" in done.out
-    assert not list(cwd.iterdir())
-
-
 # ------------------------------------------------------------------------------------ runs that fail
 
 

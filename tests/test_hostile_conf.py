@@ -172,27 +172,30 @@ AS_LARGE = {"SETTINGS": json.dumps({"SMALL_BYTES": 1}), "PYTHONPATH": str(ROOT)}
 def test_a_laptop_under_hostile_settings_builds_the_same_lake(
     spark: SparkSession, plain: Lake, hostile: str, tmp_path: Path
 ) -> None:
-    env = environment(SPARK_CONF_DIR=hostile, LC_ALL="C", TZ="Asia/Kolkata", **AS_LARGE)
+    env = environment(SPARK_CONF_DIR=hostile, LC_ALL="C", TZ="Asia/Kolkata")
     argv = [*OF_SAMPLE, "--output=lake"]
-    done = job(*argv, cwd=tmp_path, env=env, command=as_large(tmp_path))
+    done = job(*argv, cwd=tmp_path, env=env)
     assert_same(lake_of(spark, done, tmp_path / "lake"), plain)
     assert "nothing has changed" in job(*argv, cwd=tmp_path, env=env).err
 
 
-def test_spark_submit_under_hostile_settings_builds_the_same_lake(
+def test_spark_submit_needs_flags_alone_and_builds_the_same_lake_under_hostile_settings(
     spark: SparkSession, plain: Lake, hostile: str, tmp_path: Path
 ) -> None:
-    home = Path(pyspark.__file__).parent
-    submit = ["sh", str(home / "bin" / "spark-submit"), "--master", "local[2]", "--deploy-mode", "client"]
-    env = environment(SPARK_CONF_DIR=hostile, SPARK_HOME=str(home))
-    # Not imported, so that Spark's Python gets the script's functions by value, as on a cluster
+    # Run as a script, not imported, so that Spark's Python gets its functions by value, as on a cluster
     size = "SMALL_BYTES = %d * 1024 * 1024" % (etl.SMALL_BYTES >> 20)
-    script, text = tmp_path / "etl.py", (ROOT / "etl.py").read_text("utf-8")
+    script, text = tmp_path / "script" / "etl.py", (ROOT / "etl.py").read_text("utf-8")
     assert size in text
+    script.parent.mkdir()
     script.write_text(text.replace(size, "SMALL_BYTES = 1"), "utf-8")
-    command = [*submit, str(script)]
-    done = job(*OF_SAMPLE, "--output=lake", cwd=tmp_path, env=env, command=command)
+    home, cwd = Path(pyspark.__file__).parent, tmp_path / "empty"
+    cwd.mkdir()
+    submit = ["sh", str(home / "bin" / "spark-submit"), "--master", "local[2]", "--deploy-mode", "client", str(script)]
+    env = environment(SPARK_CONF_DIR=hostile, SPARK_HOME=str(home), HOME=None)
+    done = job("--mode=LOCAL", *OF_SAMPLE, "--output=../lake", cwd=cwd, env=env, command=submit)
     assert_same(lake_of(spark, done, tmp_path / "lake"), plain)
+    assert "songplays" in done.out
+    assert not list(cwd.iterdir())
 
 
 def test_half_a_file_is_not_published_whatever_is_configured(hostile: str, tmp_path: Path) -> None:
