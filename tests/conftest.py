@@ -25,8 +25,8 @@ SAMPLE = ROOT / "data"
 # No tests: a command of its own, which only the default environment has the packages for.
 collect_ignore = ["compare_lakes.py"]
 
-# Tests pay for Java's start and compiler, not for its peak: the quick compiler alone makes them twice as fast. And a Java
-# 8 that was unpacked, not installed, takes seconds to find random numbers.
+# Tests pay for Java's start and compiler, not for its peak: the quick compiler alone makes them twice as fast. And a
+# Java 8 that was unpacked, not installed, takes seconds to find random numbers.
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -Djava.security.egd=file:/dev/urandom")
 
 # The same examples on every machine and Spark, and few of them: each one that needs Spark takes half a second, so that
