@@ -118,8 +118,7 @@ pages.
 
 ## What the model rests on
 
-Measured before the redesign of the job, which has since become faster ([NOTES.md](../benchmarks/NOTES.md)), on
-{machine}:
+Measured on {machine}:
 
 | what | value |
 |---|--:|
@@ -127,7 +126,7 @@ Measured before the redesign of the job, which has since become faster ([NOTES.m
 | CPU µs for each event | {per_event} |
 | CPU ms for each song | {per_song} |
 | bytes of logs for each event | {log} |
-| bytes of shuffles for each event | {shuffle} |
+| bytes of shuffles for each event (before the redesign of the job) | {shuffle} |
 
 Assumed:
 
