@@ -2704,7 +2704,7 @@ def shown(name: str) -> str:
 def causes(error: BaseException) -> List[str]:
     """An error and its causes in Java, the innermost last."""
     if not isinstance(error, Py4JJavaError):
-        return [shown(str(error))]
+        return ["\n".join(map(shown, str(error).split("\n")))]
     texts, cause = [], error.java_exception
     while cause is not None:
         texts.append(str(cause.toString()))
@@ -2721,8 +2721,9 @@ def root_cause(error: BaseException) -> str:
     if explained:
         return explained
     lines = [line.strip() for line in texts[-1].splitlines() if line.strip()] or [type(error).__name__]
-    if "Traceback" in lines[0]:  # of Spark's Python: what is not indented is its error
-        lines = [" ".join(re.findall(r"(?m)^\w.*", texts[-1].rpartition("Traceback")[2].partition("\n")[2]))]
+    if "Traceback (most recent call last)" in texts[-1]:  # of Spark's Python: what is not indented is its error
+        said = texts[-1].rpartition("Traceback")[2].partition("\n")[2]
+        lines = [" ".join(re.findall(r"(?m)^\w.*", said)) or lines[-1]]
     inner = [line for line in lines if line.startswith("Caused by: ")]
     reason = short_names([*lines[:1], *inner][-1].replace("Caused by: ", ""))
     found = re.search(r"(?i)while reading file (\S+?)\.?(?=\s|$)", "\n".join(texts))
