@@ -819,12 +819,17 @@ def fence(column: Column) -> Column:
     return F.when(F.spark_partition_id() >= 0, column)
 
 
+def some_bytes(text: str, start: str, size: str) -> Column:
+    """Some bytes of a text, all three in SQL: where characters are counted it takes longer."""
+    return F.expr("cast(substring(cast(%s as binary), %s, %s) as string)" % (text, start, size))
+
+
 def is_simple(raw: Column) -> Column:
     """Whether a record can be no more than one whole object: the first closing brace is its end. Nearly all are such.
     Functions that look at bytes, since expressions and those that count characters take longer than the parser.
     """
     size = F.expr("octet_length(raw)")
-    inner = F.expr("cast(substring(cast(raw as binary), 1, octet_length(raw) - 1) as string)")
+    inner = some_bytes("raw", "1", "octet_length(raw) - 1")
     one = raw.endswith("}") & ~inner.contains("}")
     is_utf8 = F.decode(raw.cast("binary"), "UTF-8") == raw  # what is not valid is replaced
     return (size <= 1000) & raw.startswith("{") & one & is_utf8
@@ -846,10 +851,9 @@ def quick_value(field: Field) -> Column:
     if field.kind in ("integer", "number"):
         return value
     if field.kind == "quoted":
-        inner = F.expr(
-            "substring(cast(swift.`%s` as binary), 2, octet_length(swift.`%s`) - 2)" % (field.key, field.key)
-        )
-        value = F.when(value.startswith('"') & value.endswith('"'), inner.cast("string")).otherwise(value)
+        text = "swift.`%s`" % field.key
+        inner = some_bytes(text, "2", "octet_length(%s) - 2" % text)
+        value = F.when(value.startswith('"') & value.endswith('"'), inner).otherwise(value)
     return F.when(value != "", value)
 
 
@@ -865,7 +869,7 @@ def is_ordinary(field: Field) -> Column:
         sure = value.between(-MAX_INTEGER, MAX_INTEGER)
     else:
         begins_so = any_of((value >= low) & (value < high) for low, high in FIRST)
-        last = F.expr("cast(substring(cast(`%s` as binary), -1, 1) as string)" % name)
+        last = some_bytes("`%s`" % name, "-1", "1")
         ends = WHITE + ('"' if field.kind == "quoted" else "")
         ends_so = last.between("#", "~") | (F.expr("trim(TRAILING '%s' FROM `%s`)" % (ends, name)) == value)
         is_sound = (F.length(value) == F.expr("octet_length(`%s`)" % name)) | ~value.rlike(MAY_NEED_REPAIR)
@@ -3367,12 +3371,11 @@ def tables_to_check(job: Job, built: Mapping[str, Built]) -> Tuple[List[str], Di
     tables = {}
     for name in TABLES:
         if name == "songs" and (name in changed or name in referred):
-            tables[name] = few(job, songs(stored(job, "staging_songs", built)))
+            tables[name] = songs(stored(job, "staging_songs", built))
         elif name in changed or (name in referred and "month" not in TABLES[name].partitions):
             some = name in built and built[name].partitions is not None and not whole
-            months = map(month_of, built[name].partitions or ()) if some else None
-            tables[name] = few(job, stored(job, name, built, months))
-    return changed, tables
+            tables[name] = stored(job, name, built, map(month_of, built[name].partitions or ()) if some else None)
+    return changed, {name: few(job, frame) for name, frame in tables.items()}
 
 
 def accounts_of(sizes: Mapping[str, Size], reasons: Reasons) -> Dict[str, Dict[str, int]]:

@@ -161,7 +161,6 @@ def test_a_secret_is_neither_printed_nor_stored(first: First) -> None:
     assert not [path for path in first.lake.rglob("*") if path.is_file() and holds_secret(path.read_bytes())]
 
 
-@pytest.mark.slow
 # ------------------------------------------------------------------------------------ runs that fail
 
 

@@ -186,8 +186,7 @@ def test_a_worker_without_the_same_python_says_so(
     monkeypatch.setattr(etl, "SMALL_BYTES", 1)
     monkeypatch.setattr(spark.sparkContext, "pythonVer", "3.1")
     input_of(tmp_path, {"a.json": events(1)})
-    paths = ["--song-data=%s" % (tmp_path / "songs"), "--log-data=%s" % (tmp_path / "logs")]
-    done = run_here(spark, "--mode=LOCAL", *paths, "--output=%s" % (tmp_path / "lake"))
+    done = run_here(spark, "--mode=LOCAL", *arguments(tmp_path))
     assert done.code == 2
     assert "Python" in done.last()
     assert "3.1" in done.last()
@@ -198,8 +197,7 @@ def assert_named(spark: SparkSession, folder: Path, input_name: str, name: str) 
     """A run over a damaged file says so in a sentence and builds nothing."""
     input_of(folder, {"%d.json.gz" % n: gzip.compress(events(n + 1)) for n in range(5)})
     write_files(folder / input_name, {name: DAMAGED[name]})
-    paths = ["--song-data=%s" % (folder / "songs"), "--log-data=%s" % (folder / "logs")]
-    done = run_here(spark, "--mode=LOCAL", *paths, "--output=%s" % (folder / "lake"))
+    done = run_here(spark, "--mode=LOCAL", *arguments(folder))
     assert (done.code, done.out) == (2, "")
     assert name in done.last()
     assert len(done.last()) < 400

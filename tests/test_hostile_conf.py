@@ -18,7 +18,8 @@ from test_cli import environment, failed, job
 
 import etl
 
-TABLES = ("artists", "songs", "users", "time", "songplays")
+TABLES = tuple(etl.TABLES)
+STAR = ("artists", "songs", "users", "time", "songplays")  # in whose partitions nothing but the rows decides on files
 # Settings that are neither true nor false, and those that Spark does not list
 HOSTILE = {
     "spark.sql.session.timeZone": "Asia/Kolkata",
@@ -140,9 +141,7 @@ def lake_of(spark: SparkSession, done: Done, lake: Path) -> Lake:
     assert done.code == 0, done.err + done.out
     frames = {name: spark.read.parquet("file://%s/%s" % (lake, name)) for name in TABLES}
     # Their names hold an id of the job
-    files = [
-        str(path.parent.relative_to(lake)) for name in TABLES for path in (lake / name).rglob("*") if path.is_file()
-    ]
+    files = [str(path.parent.relative_to(lake)) for name in STAR for path in (lake / name).rglob("*") if path.is_file()]
     types = {name: frame.dtypes for name, frame in frames.items()}
     return Lake({name: rows(frame) for name, frame in frames.items()}, types, sorted(files))
 
@@ -161,12 +160,13 @@ def assert_same(found: Lake, plain: Lake) -> None:
     assert found.files == plain.files
 
 
-def as_large(folder: Path) -> List[str]:
-    """The command where Spark parses all input, however small: its settings matter most then."""
-    return [sys.executable, str(ROOT / "tests/crash/steps.py"), "none", "", str(folder / "steps")]
-
-
-AS_LARGE = {"SETTINGS": json.dumps({"SMALL_BYTES": 1}), "PYTHONPATH": str(ROOT)}  # where Spark's Python finds etl
+def as_large(folder: Path) -> str:
+    """A copy of the script that lets Spark parse all input, however small: its settings matter most then. It is not
+    imported, so that Spark's Python gets its functions by value, as on a cluster.
+    """
+    size, text = "SMALL_BYTES = %d * 1024 * 1024" % (etl.SMALL_BYTES >> 20), (ROOT / "etl.py").read_text("utf-8")
+    assert size in text
+    return str(write_files(folder / "script", {"etl.py": text.replace(size, "SMALL_BYTES = 1")}) / "etl.py")
 
 
 def test_a_laptop_under_hostile_settings_builds_the_same_lake(
@@ -182,17 +182,12 @@ def test_a_laptop_under_hostile_settings_builds_the_same_lake(
 def test_spark_submit_needs_flags_alone_and_builds_the_same_lake_under_hostile_settings(
     spark: SparkSession, plain: Lake, hostile: str, tmp_path: Path
 ) -> None:
-    # Run as a script, not imported, so that Spark's Python gets its functions by value, as on a cluster
-    size = "SMALL_BYTES = %d * 1024 * 1024" % (etl.SMALL_BYTES >> 20)
-    script, text = tmp_path / "script" / "etl.py", (ROOT / "etl.py").read_text("utf-8")
-    assert size in text
-    script.parent.mkdir()
-    script.write_text(text.replace(size, "SMALL_BYTES = 1"), "utf-8")
     home, cwd = Path(pyspark.__file__).parent, tmp_path / "empty"
     cwd.mkdir()
-    submit = ["sh", str(home / "bin" / "spark-submit"), "--master", "local[2]", "--deploy-mode", "client", str(script)]
+    submit = ["sh", str(home / "bin" / "spark-submit"), "--master", "local[2]", "--deploy-mode", "client"]
     env = environment(SPARK_CONF_DIR=hostile, SPARK_HOME=str(home), HOME=None)
-    done = job("--mode=LOCAL", *OF_SAMPLE, "--output=../lake", cwd=cwd, env=env, command=submit)
+    argv = ["--mode=LOCAL", *OF_SAMPLE, "--output=../lake", "--max-bad-percent=1"]
+    done = job(*argv, cwd=cwd, env=env, command=[*submit, as_large(tmp_path)])
     assert_same(lake_of(spark, done, tmp_path / "lake"), plain)
     assert "songplays" in done.out
     assert not list(cwd.iterdir())
@@ -202,9 +197,9 @@ def test_half_a_file_is_not_published_whatever_is_configured(hostile: str, tmp_p
     packed = gzip.compress(b"".join(json.dumps(event_record(sessionId=n)).encode() + b"\n" for n in range(2000)))
     logs = {"logs/a.json": [event_record()], "logs/b.json.gz": packed[: len(packed) // 2]}
     write_files(tmp_path, {"songs/a.json": [song_record()], **logs})
-    env = environment(SPARK_CONF_DIR=hostile, **AS_LARGE)
+    env = environment(SPARK_CONF_DIR=hostile)
     argv = ["--song-data=songs", "--log-data=logs", "--output=lake"]
-    done = job(*argv, cwd=tmp_path, env=env, command=as_large(tmp_path))
+    done = job(*argv, cwd=tmp_path, env=env, command=[sys.executable, as_large(tmp_path)])
     assert done.code == 2
     assert "/b.json.gz: " in failed(done)
     assert not (tmp_path / "lake" / "songplays").exists()
