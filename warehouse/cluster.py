@@ -15,7 +15,7 @@ import functools
 import ipaddress
 import os
 import sys
-import time as clock
+from time import monotonic, sleep
 from typing import Any, Dict, List, Optional, Sequence
 
 import etl
@@ -167,19 +167,19 @@ class Cluster:
         """The cluster again and again, None when it has gone; says each new status. Raises UsageError after half an
         hour.
         """
-        started, last = clock.monotonic(), ""
+        started, last = monotonic(), ""
         while True:
             found = self.find()
             status = found["ClusterStatus"] if found else "gone"
             if status != last:
-                say("  %-30s after %4.0f s" % (status, clock.monotonic() - started))
+                say("  %-30s after %4.0f s" % (status, monotonic() - started))
             last = status
             yield found
-            if clock.monotonic() - started > LONGEST_WAIT_SECONDS:
+            if monotonic() - started > LONGEST_WAIT_SECONDS:
                 raise etl.UsageError(
                     "the cluster %s is still %s: run this again to go on waiting" % (self.name, status)
                 )
-            clock.sleep(POLL_SECONDS)
+            sleep(POLL_SECONDS)
 
     # -------------------------------------------------------------------------------- status and removal
 

@@ -155,7 +155,7 @@ def test_it_is_waited_for_with_progress(
 ) -> None:
     assert cluster.main(["launch"]) == 0
     set_status("creating")
-    monkeypatch.setattr("warehouse.cluster.clock.sleep", becoming("creating", "modifying", "available"))
+    monkeypatch.setattr("warehouse.cluster.sleep", becoming("creating", "modifying", "available"))
     capsys.readouterr()
     assert cluster.main(["launch"]) == 0
     said = capsys.readouterr().out
@@ -205,7 +205,7 @@ def test_removing_waits_until_it_has_gone(
 ) -> None:
     assert cluster.main(["launch"]) == 0
     set_status("deleting")
-    monkeypatch.setattr("warehouse.cluster.clock.sleep", becoming("deleting", ""))
+    monkeypatch.setattr("warehouse.cluster.sleep", becoming("deleting", ""))
     assert cluster.main(["delete", "--yes"]) == 0
     assert site.left() == []
 
