@@ -660,7 +660,7 @@ class Parsed(NamedTuple):
     reasons: Mapping[str, int]  # how many are bad
     months: Mapping[str, Sequence[Month]]  # of events, by file
     began_ms: int = 0  # when they were read
-    final: str = ""  # the folder of the run's work where `good` is stored as its table already
+    stored_in: str = ""  # the folder of the run's work where `good` is stored as its table already
 
 
 def parse_here(spark: SparkSession, name: str, files: Iterable[Tuple[str, str, Iterable[bytes]]]) -> Parsed:
@@ -727,7 +727,7 @@ PARSER = {"allowSingleQuotes": "false", "allowNonNumericNumbers": "false", "colu
 MAX_INTEGER = 10**18 - 1
 # Between which characters ordinary text begins, the second ones not included: none that a bare number, an object, an
 # array or white space may begin with. In the order of UTF-8's bytes.
-FIRST = ((":", "["), ("^", "{"), ("\u00c0", "\u1000"), ("\u3001", "\ufe00"))
+ORDINARY_STARTS = ((":", "["), ("^", "{"), ("\u00c0", "\u1000"), ("\u3001", "\ufe00"))
 MAY_NEED_REPAIR = r"[\xC2-\xF4][\x80-\xBF]"  # all text that clean() repairs holds this
 MOST_NAMES = 5000  # files that Spark is told by name
 MAX_DOCUMENT = 16 * 1024 * 1024  # bytes of a song file, beyond which each of its lines is a record
@@ -742,18 +742,18 @@ def parse_by_spark(spark: SparkSession, name: str, root: str, files: Mapping[str
     In: its folder; the files to read, with their bytes; a folder for what is parsed.
     """
     months: Dict[str, List[Month]] = {file: [] for file in files}
-    final = ""
+    stored_in = ""
     if name == "song_data":
         judged = judged_songs(spark, root, files)
         good = conform(judged.where("reason is null"), "staging_songs")
     else:
-        final = name + "/doubt=false"
+        stored_in = name + "/doubt=false"
         good, judged = parse_events(spark, root, files, folder)
         names = {java_uri(joined(root, file)): file for file in files}
         for uri, year, month in good.select("file", "year", "month").distinct().collect():
             months[names[uri]].append((year, month))
     bad = judged.where("reason is not null").withColumn("input", F.lit(name))
-    return Parsed(good, conform(bad, QUARANTINE), counted_by_reason(bad), months, final=final)
+    return Parsed(good, conform(bad, QUARANTINE), counted_by_reason(bad), months, stored_in=stored_in)
 
 
 def judged_songs(spark: SparkSession, root: str, files: Mapping[str, int]) -> DataFrame:
@@ -789,12 +789,12 @@ def quick_events(text: DataFrame) -> DataFrame:
     In: raw (a line, its bytes as they are), file (its URI). Out: the columns of staging_events; doubt (boolean). A
     record in doubt is a row of nulls but for its file, which its text follows on a new line.
     """
-    raw, swift = F.col("raw"), F.col("swift")
+    raw, record = F.col("raw"), F.col("record")
     # What from_json reads is a column of its own, since within it Spark compiles nothing.
     simple = text.select("raw", "file", fence(F.when(is_simple(raw), raw)).alias("simple"))
-    parsed = simple.select("raw", "file", fence(F.from_json("simple", typed_schema(), PARSER)).alias("swift"))
+    parsed = simple.select("raw", "file", fence(F.from_json("simple", typed_schema(), PARSER)).alias("record"))
     values = [fence(quick_value(f)).alias(f.column or f.key) for f in EVENT_FIELDS]
-    marks = swift[NOT_TYPED].alias(NOT_TYPED), swift[USER_ID].alias(AS_TEXT)
+    marks = record[NOT_TYPED].alias(NOT_TYPED), record[USER_ID].alias(AS_TEXT)
     # Several conditions: of one with many parts Spark makes a method too long for Java's compiler.
     sure = [F.col(NOT_TYPED).isNull(), *map(is_ordinary, EVENT_FIELDS)]
     doubt = F.coalesce(*[F.when(~condition, True) for condition in sure], F.lit(False))
@@ -845,13 +845,13 @@ def typed_schema() -> T.StructType:
 
 def quick_value(field: Field) -> Column:
     """A parsed value; null where its text is empty."""
-    value = F.col("swift")[field.key]
+    value = F.col("record")[field.key]
     if field.key == USER_ID:
         return value.cast("bigint")
     if field.kind in ("integer", "number"):
         return value
     if field.kind == "quoted":
-        text = "swift.`%s`" % field.key
+        text = "record.`%s`" % field.key
         inner = some_bytes(text, "2", "octet_length(%s) - 2" % text)
         value = F.when(value.startswith('"') & value.endswith('"'), inner).otherwise(value)
     return F.when(value != "", value)
@@ -868,7 +868,7 @@ def is_ordinary(field: Field) -> Column:
     elif field.kind == "integer":
         sure = value.between(-MAX_INTEGER, MAX_INTEGER)
     else:
-        begins_so = any_of((value >= low) & (value < high) for low, high in FIRST)
+        begins_so = any_of((value >= low) & (value < high) for low, high in ORDINARY_STARTS)
         last = some_bytes("`%s`" % name, "-1", "1")
         ends = WHITE + ('"' if field.kind == "quoted" else "")
         ends_so = last.between("#", "~") | (F.expr("trim(TRAILING '%s' FROM `%s`)" % (ends, name)) == value)
@@ -1600,7 +1600,7 @@ def joined(*names: str) -> str:
     return "/".join(filter(None, names))
 
 
-def at_once(action: Callable[[Any], None], things: Iterable[Any]) -> None:
+def concurrently(action: Callable[[Any], None], things: Iterable[Any]) -> None:
     """Do something with each of many things, some at a time; raises the first error when all have ended."""
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         list(pool.map(action, things))
@@ -1629,9 +1629,9 @@ def publish(store: Store, publication: Publication) -> None:
     nothing refers to them any more.
     """
     for name, changes in publication.tables.items():
-        at_once(functools.partial(store.replace, name), [change for change in changes if change.come])
+        concurrently(functools.partial(store.replace, name), [change for change in changes if change.come])
     for name, changes in reversed(list(publication.tables.items())):
-        at_once(functools.partial(store.replace, name), [change for change in changes if not change.come])
+        concurrently(functools.partial(store.replace, name), [change for change in changes if not change.come])
     for name, text in publication.texts.items():
         store.write(name, text)
 
@@ -2138,7 +2138,7 @@ def start_session(config: Config, small: bool = False) -> SparkSession:
     if not config.verbose:
         spark.sparkContext.setLogLevel("OFF")
     remember_functions(spark)
-    spare_from_site(spark, config)
+    undo_site_settings(spark, config)
     if on_one_machine(spark) or not all(map(is_uri, places(config))):
         use_own_files(spark)
         refuse_misread(spark, [path for path in places(config) if not is_uri(path)])
@@ -2248,7 +2248,7 @@ def remember_functions(spark: SparkSession) -> None:
         setattr(jvm, name, functions)
 
 
-def spare_from_site(spark: SparkSession, config: Config) -> None:
+def undo_site_settings(spark: SparkSession, config: Config) -> None:
     """Undo what the site has configured that would change the answer: see SITE_MAY_SET."""
     for key, _ in spark.sparkContext.getConf().getAll():
         stays = SITE_MAY_SET.match(key) or (is_uri(config.output) and OF_STORE.match(key))
@@ -2508,7 +2508,7 @@ S3_FAILURES = {
     "SlowDown|Status Code: 503|ServiceUnavailable": "S3 is overloaded: try again later",
     UNREACHED: "S3 cannot be reached, check the network and AWS_ENDPOINT_URL",
 }
-PASSING = UNREACHED + "|S3 is overloaded|S3 cannot be reached"  # in reasons that a retry may cure
+RETRYABLE = UNREACHED + "|S3 is overloaded|S3 cannot be reached"  # in reasons that a retry may cure
 
 
 def s3_failure(text: str) -> str:
@@ -2536,7 +2536,7 @@ def check_uris(spark: SparkSession, config: Config) -> None:
                     there = store.exists(path)
             except Py4JJavaError as error:
                 reason = "%s %s: %s" % (name, uri, root_cause(error))
-                raise (RetryError if re.search(PASSING, reason) else UsageError)(reason) from error
+                raise (RetryError if re.search(RETRYABLE, reason) else UsageError)(reason) from error
             if there and name == "output":
                 refuse_strangers(uri, open_store(spark, uri).folders(""))
             elif not there and name in INPUTS:
@@ -2800,7 +2800,7 @@ def look_ahead(config: Config, progress: Progress) -> Tuple[Survey, Optional[Map
             recover(store, config.full, progress)
         found = survey(config, store, list_local_files)
         if found.plan.idle() and not config.dry_run:
-            return found, repeat(config, store, found, progress)
+            return found, leave_unchanged(config, store, found, progress)
     progress.say("  " + plan_text(found.plan))
     return found, None
 
@@ -2845,14 +2845,14 @@ def build_lake(
     """
     store = open_store(spark, config.output)
     run_id = new_run_id()
-    with store.locked(run_id, progress.say), workshop(spark, store, run_id) as work:
+    with store.locked(run_id, progress.say), work_folder(spark, store, run_id) as work:
         recover(store, config.full, progress)
         if not found or store.read(LEDGER) != found.ledger_text:
             found = survey(config, store, functools.partial(list_files, spark))
             if not found.plan.idle():
                 progress.say("  " + plan_text(found.plan))
         if found.plan.idle():
-            return repeat(config, store, found, progress)
+            return leave_unchanged(config, store, found, progress)
         fit_parallelism(spark, found)
         job = Job(spark, config, store, run_id, progress, found, work_bytes(found) < TASK_BYTES, work, {})
         try:
@@ -2879,7 +2879,7 @@ OWNED = ".owned-by-sparkify-etl"  # a file in a run's folder on the disk, locked
 
 
 @contextlib.contextmanager
-def workshop(spark: SparkSession, store: Store, run_id: str) -> Iterator[str]:
+def work_folder(spark: SparkSession, store: Store, run_id: str) -> Iterator[str]:
     """Where a run builds its tables: below the lake. For S3 from one machine, by Hadoop's S3A, it is a folder of the
     machine's disk, since in the bucket a file costs about 40 requests until it is published, from the disk six.
     """
@@ -2924,7 +2924,7 @@ def report_text(report: Mapping[str, Any]) -> str:
     return json.dumps(report, indent=2) + "\n"
 
 
-def repeat(config: Config, store: Store, found: Survey, progress: Progress) -> Mapping[str, Any]:
+def leave_unchanged(config: Config, store: Store, found: Survey, progress: Progress) -> Mapping[str, Any]:
     """Leave the lake as the last run has built it from the same input."""
     assert isinstance(found.ledger, Ledger)
     last = found.ledger.report
@@ -3101,21 +3101,21 @@ def built_at(job: Job, name: str, folder: str, partitions: Optional[Set[str]] = 
     files = list_files(job.spark, uri)
     if of_table:
         old = job.found.lake[name]
-        nowhere = nowhere_of(name)
-        stays = partitions is not None and any(parent(path) not in (*partitions, nowhere) for path in old)
+        empty = empty_partition(name)
+        stays = partitions is not None and any(parent(path) not in (*partitions, empty) for path in old)
         if not files and not stays:
             own = [column for column, _ in columns_of(name) if column not in of_table]
-            frame_of(job.spark, [], name).select(own).coalesce(1).write.parquet(joined(uri, nowhere))
+            frame_of(job.spark, [], name).select(own).coalesce(1).write.parquet(joined(uri, empty))
             files = list_files(job.spark, uri)
         if partitions is not None:
-            partitions = {*partitions, nowhere}
+            partitions = {*partitions, empty}
     return Built(folder, files, measure(job.spark, uri, files, name), partitions)
 
 
-def nowhere_of(name: str) -> str:
+def empty_partition(name: str) -> str:
     """The folder of a partition without rows, which keeps the columns of a table without any readable.
 
-    >>> nowhere_of("songs"), nowhere_of("time")
+    >>> empty_partition("songs"), empty_partition("time")
     ('year=0/artist_id=none', 'year=0/month=0')
     """
     kinds = dict(columns_of(name))
@@ -3131,12 +3131,12 @@ def measure(spark: SparkSession, uri: str, files: Files, name: str) -> Dict[str,
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
     found = json.loads(str(helper(spark).count(hadoop, "\0".join(uris.values()), ",".join(columns)))) if files else []
     counts = dict(zip(files, found))
-    untold = [path for path, (_, *values) in counts.items() if -1 in values]
-    if untold:  # of long text, and by Spark 2.4 of columns that hold nothing but nulls
-        frame = spark.read.schema(schema_of(name)).parquet(*[escape_glob(uris[path]) for path in untold])
+    uncounted = [path for path, (_, *values) in counts.items() if -1 in values]
+    if uncounted:  # of long text, and by Spark 2.4 of columns that hold nothing but nulls
+        frame = spark.read.schema(schema_of(name)).parquet(*[escape_glob(uris[path]) for path in uncounted])
         rows = frame.groupBy(file_name()).agg(F.count(F.lit(1)), *map(F.count, columns)).collect()
         counted = {row[0]: list(row[1:]) for row in rows}
-        counts.update({path: counted.get(java_uri(joined(uri, path)), counts[path]) for path in untold})
+        counts.update({path: counted.get(java_uri(joined(uri, path)), counts[path]) for path in uncounted})
     return {path: Size(rows, 1, files[path][0], dict(zip(columns, values))) for path, (rows, *values) in counts.items()}
 
 
@@ -3166,8 +3166,8 @@ def build_staging(job: Job, parsed: Mapping[str, Parsed]) -> Dict[str, Built]:
         table = INPUTS[name].table
         months = {*plan.months, *(month for of_file in parsed[name].months.values() for month in of_file)}
         with job.progress.step("build " + table):
-            if plan.why and parsed[name].final:
-                found[table] = built_at(job, table, parsed[name].final)
+            if plan.why and parsed[name].stored_in:
+                found[table] = built_at(job, table, parsed[name].stored_in)
             elif plan.why or name == "song_data":
                 found[table] = write(job, arranged(job, with_kept(job, name, parsed, None), table), table)
             elif months:
@@ -3235,7 +3235,7 @@ def build_dimensions(job: Job, built: Mapping[str, Built]) -> Dict[str, Built]:
     """Write artists, songs and users, as far as they change."""
     found: Dict[str, Built] = {}
     if "staging_songs" in built:
-        records = few(job, stored(job, "staging_songs", built))
+        records = fit_tasks(job, stored(job, "staging_songs", built))
         with job.progress.step("build artists"):
             found["artists"] = write(job, artists(records).coalesce(1), "artists")
         found["songs"] = build_songs(job, songs(records))
@@ -3246,7 +3246,7 @@ def build_dimensions(job: Job, built: Mapping[str, Built]) -> Dict[str, Built]:
     return found
 
 
-def few(job: Job, frame: DataFrame) -> DataFrame:
+def fit_tasks(job: Job, frame: DataFrame) -> DataFrame:
     """A frame in one task where a run has little to do, which saves every shuffle."""
     return frame.coalesce(1) if job.is_small else frame
 
@@ -3285,10 +3285,10 @@ def latest_users(job: Job, built: Mapping[str, Built]) -> DataFrame:
     user who has later ones, and all that they say of the others stands in the lake.
     """
     if job.found.plan.why or job.found.plan.gone["log_data"]:
-        return users(few(job, stored(job, "staging_events", built)))
+        return users(fit_tasks(job, stored(job, "staging_events", built)))
     first = min(months_of(built["staging_events"]))
     later = (F.col("year") * 100 + F.col("month")) >= first[0] * 100 + first[1]
-    found = users(few(job, stored(job, "staging_events", built).where(later)))
+    found = users(fit_tasks(job, stored(job, "staging_events", built).where(later)))
     return found.union(stored(job, "users", {}).join(found, ["user_id"], how="left_anti").select(found.columns))
 
 
@@ -3298,15 +3298,15 @@ def build_plays(job: Job, built: Mapping[str, Built]) -> Dict[str, Built]:
     if months is not None and not months:
         return {}
     partitions = None if months is None else set(map(folder_of, months))
-    events = few(job, stored(job, "staging_events", built, months))
+    events = fit_tasks(job, stored(job, "staging_events", built, months))
     plays = plays_by_month(job, built, months)
     found = {}
     with job.progress.step("build time"):
         found["time"] = write(job, time(events, plays), "time", partitions)
     shared = sum(plays.values()) - added(found["time"].sizes.values()).rows
     with job.progress.step("build songplays"):
-        records = few(job, stored(job, "staging_songs", built))
-        found["songplays"] = write(job, few(job, songplays(events, records, shared)), "songplays", partitions)
+        records = fit_tasks(job, stored(job, "staging_songs", built))
+        found["songplays"] = write(job, fit_tasks(job, songplays(events, records, shared)), "songplays", partitions)
     return found
 
 
@@ -3324,7 +3324,7 @@ def months_to_build(job: Job, built: Mapping[str, Built]) -> Set[Month]:
 
 def months_of(table: Built) -> Set[Month]:
     """The months that a run has built, of a table by month."""
-    return {month_of(folder) for folder in table.partitions or ()} - {month_of(nowhere_of("time"))}
+    return {month_of(folder) for folder in table.partitions or ()} - {month_of(empty_partition("time"))}
 
 
 def plays_by_month(job: Job, built: Mapping[str, Built], months: Optional[Sequence[Month]]) -> Dict[Month, int]:
@@ -3355,7 +3355,7 @@ def check(job: Job, built: Mapping[str, Built], sizes: Mapping[str, Size]) -> No
             raise DataError(
                 "songs: %s rows were written, not those that were built" % group_digits(sizes["songs"].rows)
             )
-        broken = few(job, violations(tables, changed)).orderBy("rule").collect() if changed else []
+        broken = fit_tasks(job, violations(tables, changed)).orderBy("rule").collect() if changed else []
         if broken:
             raise DataError("; ".join(violation_text(row) for row in broken))
 
@@ -3375,7 +3375,7 @@ def tables_to_check(job: Job, built: Mapping[str, Built]) -> Tuple[List[str], Di
         elif name in changed or (name in referred and "month" not in TABLES[name].partitions):
             some = name in built and built[name].partitions is not None and not whole
             tables[name] = stored(job, name, built, map(month_of, built[name].partitions or ()) if some else None)
-    return changed, {name: few(job, frame) for name, frame in tables.items()}
+    return changed, {name: fit_tasks(job, frame) for name, frame in tables.items()}
 
 
 def accounts_of(sizes: Mapping[str, Size], reasons: Reasons) -> Dict[str, Dict[str, int]]:
@@ -3456,7 +3456,7 @@ def publish_tables(job: Job, built: Mapping[str, Built], ledger: Optional[Ledger
     finished = bool(ledger and ledger.report["run_id"] == job.run_id)
     if isinstance(store, ObjectStore) and job.work.startswith("file:"):
         waiting = [joined(table.folder, path) for table in built.values() for path in table.files]
-        at_once(lambda path: store.copy(joined(job.work, path), joined(WORK, job.run_id, path)), waiting)
+        concurrently(lambda path: store.copy(joined(job.work, path), joined(WORK, job.run_id, path)), waiting)
     changes: Dict[str, Sequence[Change]] = {}
     for name in sorted(built, key=list(PUBLISHED).index):
         folder, files, _, partitions = built[name]
@@ -3528,7 +3528,7 @@ def ending(error: BaseException, progress: Progress) -> Tuple[str, int]:
         return "interrupted, %s" % progress.lake, 128 + (error.args or (signal.SIGINT,))[0]
     reason = root_cause(error)
     sentence = "%s failed, %s: %s (--verbose shows more)" % (progress.current, progress.lake, reason)
-    return sentence, 75 if re.search(PASSING, reason) else 2
+    return sentence, 75 if re.search(RETRYABLE, reason) else 2
 
 
 def print_to_reader(text: str) -> None:

@@ -449,7 +449,7 @@ MUTATIONS = [
         "check_publish without_rows_have",
     ),
     Mutation(
-        "what keeps them so goes", "built_at", "{*partitions, nowhere}", "partitions", "check_publish when_rows_come"
+        "what keeps them so goes", "built_at", "{*partitions, empty}", "partitions", "check_publish when_rows_come"
     ),
     Mutation(
         "a failed run removes its work",
