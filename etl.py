@@ -552,7 +552,7 @@ def number(text: str) -> Optional[float]:
         return None
     if not NUMBER.fullmatch(text) or math.isinf(float(text)):
         raise WrongTypeError
-    return float(text)
+    return float(text) + 0.0  # -0.0 becomes 0.0
 
 
 def integer(text: str) -> Optional[int]:

@@ -257,6 +257,8 @@ MUTATIONS = [
     ),
     Mutation("names of folders have limits", "is_accepted", "bool(NAME.fullmatch(value))", "True", "staging values_of"),
     Mutation("quotes around a user agent go", "typed", "clean(cleaned.strip('\"'))", "cleaned", "staging values_of"),
+    Mutation("zero has one sign", "number", " + 0.0", "", "staging values_of_events"),
+    Mutation("by Spark, too", "is_ordinary", " & (value != 0)", "", "staging all_cases_of_events"),
     # Checks and account
     Mutation("keys are unique", "broken_keys", 'F.col("n0") > 1', 'F.col("n0") > 2', "check_publish named_counted"),
     Mutation(

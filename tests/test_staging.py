@@ -75,9 +75,9 @@ def pretty(record: Record, end: str = "\n") -> str:
 
 
 def assert_same(found: Sequence[Any], expected: Sequence[Any]) -> None:
-    """Assert that lists are equal; shows only where they are not."""
+    """Assert that lists are equal, -0.0 not to 0.0; shows only where they are not."""
     assert len(found) == len(expected)
-    assert [pair for pair in zip(found, expected) if pair[0] != pair[1]] == []
+    assert [pair for pair in zip(found, expected) if repr(pair[0]) != repr(pair[1])] == []
 
 
 # ------------------------------------------------------------------------------------ records as a whole
@@ -325,8 +325,7 @@ TOKENS: List[Tuple[str, str, Any]] = [
     ("length", "218", 218.0),
     ("length", "2.1893179E2", 218.93179),
     ("length", '"218.93179"', 218.93179),
-    ("length", "0", 0.0),
-    ("length", "1e-400", 0.0),
+    *[("length", token, 0.0) for token in ("0", "-0", "-0.0", '"-0"', "1e-400", "-1e-400")],
     ("length", "5e-324", 5e-324),
     ("length", "1.7976931348623157e308", 1.7976931348623157e308),
     ("length", "100000000000000000000", 1e20),
