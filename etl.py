@@ -864,7 +864,7 @@ def is_ordinary(field: Field) -> Column:
     name = field.column or field.key
     value = F.col(name)
     if field.kind == "number":
-        sure = F.abs(value) < F.lit(float("inf"))
+        sure = (F.abs(value) < F.lit(float("inf"))) & (value != 0)  # for Spark, -0 is 0.0 and -0.0 is not
     elif field.kind == "integer":
         sure = value.between(-MAX_INTEGER, MAX_INTEGER)
     else:

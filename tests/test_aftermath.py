@@ -304,6 +304,12 @@ def test_a_run_that_is_interrupted_after_publishing_says_that_the_lake_is_new(
 
 
 @pytest.mark.once
+def test_the_empty_folder_of_a_run_that_died_at_its_very_end_goes(site: Site) -> None:
+    (site.lake / "_work").mkdir()
+    assert "nothing has changed" in site.succeed()
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), FULL])
 def test_while_what_a_dead_run_has_left_is_removed_the_lake_is_as_it_was(
     site: Site, monkeypatch: pytest.MonkeyPatch, error: BaseException
