@@ -1669,6 +1669,7 @@ def recover(store: Store, full: bool, progress: Progress) -> None:
             progress.lake = "the lake is as run %s has built it" % run_id
             discard(store, run_id)
             progress.say("  finished the publishing of run %s, which had died" % run_id)
+    store.remove_empty(WORK)  # of a run that died after all else
 
 
 def signature(run_id: str) -> str:
@@ -3163,16 +3164,15 @@ def build_staging(job: Job, parsed: Mapping[str, Parsed]) -> Dict[str, Built]:
     """Write the staging tables and the quarantine, as far as they change."""
     found, plan = {}, job.found.plan
     for name in parsed:
-        table = INPUTS[name].table
-        months = {*plan.months, *(month for of_file in parsed[name].months.values() for month in of_file)}
+        table, months = INPUTS[name].table, None
+        if TABLES[table].partitions and not plan.why:
+            months = {*plan.months, *(month for of_file in parsed[name].months.values() for month in of_file)}
         with job.progress.step("build " + table):
             if plan.why and parsed[name].stored_in:
                 found[table] = built_at(job, table, parsed[name].stored_in)
-            elif plan.why or name == "song_data":
-                found[table] = write(job, arranged(job, with_kept(job, name, parsed, None), table), table)
-            elif months:
-                frame = with_kept(job, name, parsed, months)
-                found[table] = write(job, arranged(job, frame, table, months), table, set(map(folder_of, months)))
+            elif months is None or months:
+                frame = arranged(job, with_kept(job, name, parsed, months), name, months)
+                found[table] = write(job, frame, table, None if months is None else set(map(folder_of, months)))
     if plan.why or any(plan.gone.values()) or any(one.reasons for one in parsed.values()):
         bad = [one.bad for one in parsed.values()]
         bad += [old_quarantine(job, name) for name in INPUTS if not plan.why]
@@ -3187,7 +3187,7 @@ def with_kept(job: Job, name: str, parsed: Mapping[str, Parsed], months: Optiona
     if plan.why:
         return new
     old = stored(job, INPUTS[name].table, {}, months)
-    return without_files(job, old, name).select(new.columns).union(new)
+    return without_files(job, old, name).select(new.columns).union(fit_tasks(job, new))
 
 
 def without_files(job: Job, frame: DataFrame, name: str) -> DataFrame:
@@ -3221,14 +3221,21 @@ def counted_by_reason(bad: DataFrame) -> Dict[str, int]:
     return {row[0]: row[1] for row in bad.groupBy("reason").count().collect()}
 
 
-def arranged(job: Job, frame: DataFrame, name: str, months: Optional[Set[Month]] = None) -> DataFrame:
-    """Staging rows as they are to be written: in one file for each month, where they are few."""
-    lake = {} if job.found.plan.why else job.found.lake[name]
+def arranged(job: Job, frame: DataFrame, name: str, months: Optional[Set[Month]]) -> DataFrame:
+    """Staging rows of an input as they are to be written: in as many tasks as their size wants, each of which writes a
+    file of a month.
+    """
+    table, plan, listing = INPUTS[name].table, job.found.plan, job.found.listing[name]
+    lake = {} if plan.why else job.found.lake[table]
     old = sum(about[0] for path, about in lake.items() if months is None or month_of(parent(path)) in months)
-    tasks = 1 + old // TASK_BYTES
-    if tasks == 1 and job.is_small:
-        return frame.coalesce(1)
-    return frame.repartition(tasks, *PUBLISHED[name].partitions) if PUBLISHED[name].partitions else frame
+    new = sum(weight(file, listing[file][0]) for file in plan.read[name])
+    tasks = 1 + (new + 4 * old) // TASK_BYTES  # rows take a quarter of what they take as JSON
+    if job.is_small:
+        return frame.coalesce(tasks)
+    if not TABLES[table].partitions:
+        return frame
+    chunk = F.abs(F.hash("ts") % math.ceil(tasks / len(months or (1,))))
+    return frame.repartition(tasks, *TABLES[table].partitions, chunk)
 
 
 def build_dimensions(job: Job, built: Mapping[str, Built]) -> Dict[str, Built]:

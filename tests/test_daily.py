@@ -463,6 +463,27 @@ def test_a_run_writes_the_partitions_that_change_and_the_lake_is_like_one_built_
 
 @pytest.mark.once
 @pytest.mark.slow
+def test_tasks_share_the_events_of_a_month_whether_they_are_new_or_of_the_lake(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def files() -> List[int]:
+        return [path.stat().st_size for path in site.folder.glob("lake/staging_events/year=2018/month=11/*")]
+
+    site.put({**SONGS, "log_data/1.json": [play(NOVEMBER)]})
+    site.run()
+    monkeypatch.setattr(etl, "TASK_BYTES", 5 * sum(files()))
+    site.put({"log_data/2.json": [play(NOVEMBER + n, n) for n in range(1, 200)]})
+    site.run()
+    assert len(files()) > 1
+    monkeypatch.setattr(etl, "TASK_BYTES", max(files()) + 1000)  # so that all else is one task's
+    site.put({"log_data/3.json": [play(NOVEMBER + 300)]})
+    report = site.run()
+    assert len(files()) > 1
+    assert [report["tables"][name]["rows"] for name in ("staging_events", "songplays")] == [201, 201]
+
+
+@pytest.mark.once
+@pytest.mark.slow
 def test_a_run_that_finds_nothing_new_says_so_and_one_that_cannot_go_on_builds_all_anew(site: Site) -> None:
     site.put({"song_data/1.json": [song_record()], "log_data/1.json": [event_record(), event_record(), "{"]})
     first, before = site.run(), site.partitions()
