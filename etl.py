@@ -3229,7 +3229,7 @@ def arranged(job: Job, frame: DataFrame, name: str, months: Optional[Set[Month]]
     lake = {} if plan.why else job.found.lake[table]
     old = sum(about[0] for path, about in lake.items() if months is None or month_of(parent(path)) in months)
     new = sum(weight(file, listing[file][0]) for file in plan.read[name])
-    tasks = 1 + (new + 4 * old) // TASK_BYTES  # rows take a quarter of what they take as JSON
+    tasks = 1 + (new + 4 * old) // TASK_BYTES  # the lake's files take a quarter of their JSON, or less
     if job.is_small:
         return frame.coalesce(tasks)
     if not TABLES[table].partitions:
