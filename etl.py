@@ -1329,20 +1329,24 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Remove a file or folder, if it is there."""
-        self.assure()
-        self.fs.delete(self.path(name), True)
+        path = self.path(name)
+        self.assure()  # at the last moment: a machine may fall asleep at any
+        self.fs.delete(path, True)
 
     def remove_empty(self, folder: str) -> None:
         """Remove a folder unless something is in it."""
+        path = self.path(folder)
         self.assure()
         with contextlib.suppress(Py4JJavaError):
-            self.fs.delete(self.path(folder), False)
+            self.fs.delete(path, False)
 
     def move(self, source: str, target: str) -> None:
         """Rename a file or folder to a name that is free."""
+        old, new, folder = map(self.path, (source, target, parent(target)))
         self.assure()
-        self.fs.mkdirs(self.path(parent(target)))
-        if not self.fs.rename(self.path(source), self.path(target)):
+        self.fs.mkdirs(folder)
+        self.assure()
+        if not self.fs.rename(old, new):
             raise OSError("cannot move %s to %s in %s" % (source, target, self.root))
 
     def changes(self, name: str, source: str, new: Files, old: Files, partitions: Optional[Set[str]]) -> List[Change]:

@@ -163,7 +163,8 @@ class Rival:
         said = self.end()
         assert self.process.returncode == 75, said
         assert said.splitlines()[-1] == GIVEN_UP % lake.uri, said
-        assert lake.content() == before
+        after = lake.content()
+        assert after == before, (said, sorted(after.items() ^ before.items()))
 
     def kill(self) -> None:
         """End it, whatever it does."""

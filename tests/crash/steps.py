@@ -26,6 +26,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Callable
 
@@ -63,7 +64,8 @@ class Steps:
             file.write(step + "\n")
         if self.action in SIGNALS and self.step.search(step):
             action, self.action = self.action, "none"
-            os.kill(os.getpid(), SIGNALS[action])
+            # To this thread: one to the process is for another thread, and this one goes on for a moment
+            signal.pthread_kill(threading.get_ident(), SIGNALS[action])
 
     def around(self, change: Callable[..., Any], name: Callable[..., str]) -> Callable[..., Any]:
         """A function with a step before and one after it."""
