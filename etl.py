@@ -3191,7 +3191,7 @@ def with_kept(job: Job, name: str, parsed: Mapping[str, Parsed], months: Optiona
     if plan.why:
         return new
     old = stored(job, INPUTS[name].table, {}, months)
-    return without_files(job, old, name).select(new.columns).union(fit_tasks(job, new))
+    return without_files(job, old, name).select(new.columns).union(new)
 
 
 def without_files(job: Job, frame: DataFrame, name: str) -> DataFrame:
@@ -3233,11 +3233,11 @@ def arranged(job: Job, frame: DataFrame, name: str, months: Optional[Set[Month]]
     lake = {} if plan.why else job.found.lake[table]
     old = sum(about[0] for path, about in lake.items() if months is None or month_of(parent(path)) in months)
     new = sum(weight(file, listing[file][0]) for file in plan.read[name])
-    tasks = 1 + (new + 4 * old) // TASK_BYTES  # the lake's files take a quarter of their JSON, or less
-    if job.is_small:
-        return frame.coalesce(tasks)
+    if job.is_small and old < TASK_BYTES:
+        return frame.coalesce(1)
     if not TABLES[table].partitions:
         return frame
+    tasks = 1 + (new + 4 * old) // TASK_BYTES  # the lake's files take a quarter of their JSON, or less
     chunk = F.abs(F.hash("ts") % math.ceil(tasks / len(months or (1,))))
     return frame.repartition(tasks, *TABLES[table].partitions, chunk)
 

@@ -475,7 +475,7 @@ def test_tasks_share_the_events_of_a_month_whether_they_are_new_or_of_the_lake(
     site.put({"log_data/2.json": [play(NOVEMBER + n, n) for n in range(1, 200)]})
     site.run()
     assert len(files()) > 1
-    monkeypatch.setattr(etl, "TASK_BYTES", max(files()) + 1000)  # so that all else is one task's
+    monkeypatch.setattr(etl, "TASK_BYTES", max(files()) + 1000)  # one is the work of a single task
     site.put({"log_data/3.json": [play(NOVEMBER + 300)]})
     report = site.run()
     assert len(files()) > 1
