@@ -159,7 +159,7 @@ STEPS = {
     "before remove _work/RUN/journal.json": (7, True),
     "after remove _work/RUN/journal.json": (7, False),
     "before remove _work/RUN$": (7, False),
-    "before remove_empty _work": (7, False),
+    "after remove _work/RUN$": (7, False),
 }
 
 
