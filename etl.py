@@ -2833,9 +2833,14 @@ def run(config: Config, progress: Progress) -> Optional[Mapping[str, Any]]:
         spark.stop()
 
 
+def bytes_to_read(found: Survey, name: str) -> int:
+    """About how many bytes of an input a run reads."""
+    return sum(weight(file, found.listing[name][file][0]) for file in found.plan.read[name])
+
+
 def work_bytes(found: Survey) -> int:
     """How much a run has to read: new files and, where months of events are built again, what they hold."""
-    total = sum(weight(file, found.listing[name][file][0]) for name in INPUTS for file in found.plan.read[name])
+    total = sum(bytes_to_read(found, name) for name in INPUTS)
     if not found.plan.why:
         total += max([0, *(about[0] for about in found.lake["staging_events"].values())])
     return total
@@ -2976,7 +2981,7 @@ def parse(job: Job, name: str) -> Parsed:
     refuse_unpackable(job.spark, root, names)
     began_ms = int(clock.time() * 1000)
     with job.progress.step("parse " + name) as step:
-        if sum(weight(file, files[file][0]) for file in names) < SMALL_BYTES:
+        if bytes_to_read(job.found, name) < SMALL_BYTES:
             parsed = parse_here(job.spark, name, contents(job.spark, root, names))
         else:
             sizes = {file: files[file][0] for file in names}
@@ -3229,15 +3234,15 @@ def arranged(job: Job, frame: DataFrame, name: str, months: Optional[Set[Month]]
     """Staging rows of an input as they are to be written: in as many tasks as their size wants, each of which writes a
     file of a month.
     """
-    table, plan, listing = INPUTS[name].table, job.found.plan, job.found.listing[name]
-    lake = {} if plan.why else job.found.lake[table]
+    table = INPUTS[name].table
+    lake = {} if job.found.plan.why else job.found.lake[table]
     old = sum(about[0] for path, about in lake.items() if months is None or month_of(parent(path)) in months)
-    new = sum(weight(file, listing[file][0]) for file in plan.read[name])
     if job.is_small and old < TASK_BYTES:
         return frame.coalesce(1)
     if not TABLES[table].partitions:
         return frame
-    tasks = 1 + (new + 4 * old) // TASK_BYTES  # the lake's files take a quarter of their JSON, or less
+    # The lake's files take a quarter of their JSON, or less
+    tasks = 1 + (bytes_to_read(job.found, name) + 4 * old) // TASK_BYTES
     chunk = F.abs(F.hash("ts") % math.ceil(tasks / len(months or (1,))))
     return frame.repartition(tasks, *TABLES[table].partitions, chunk)
 
