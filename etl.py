@@ -1494,12 +1494,8 @@ def lock_file(path: str, jvm: Any) -> Optional[Callable[[], None]]:
             return None
         return functools.partial(os.close, descriptor)
     file = jvm.java.io.RandomAccessFile(path, "rw")
-    try:
-        if file.getChannel().tryLock() is not None:
-            return file.close
-    except Py4JJavaError as error:
-        if "OverlappingFileLockException" not in str(error.java_exception):
-            raise
+    if file.getChannel().tryLock() is not None:
+        return file.close
     file.close()
     return None
 

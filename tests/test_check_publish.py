@@ -735,36 +735,23 @@ def test_a_lake_that_another_process_writes_into_is_refused_until_that_is_dead(
             assert "run second, process %d" % os.getpid() in (tmp_path / "_lock").read_text()
 
 
-def local_store(spark: SparkSession, folder: Path) -> etl.LocalStore:
-    jvm: Any = spark.sparkContext._jvm
-    return etl.LocalStore(str(folder), jvm)
-
-
-def test_a_run_waits_for_the_java_of_a_killed_one_to_end(spark: SparkSession, tmp_path: Path) -> None:
-    store = local_store(spark, tmp_path)
-    first = store.locked("first", silent)
-    first.__enter__()
-    waited = []
-
-    def acquire() -> None:
-        with store.locked("second", silent):
-            waited.append("acquired")
-
-    thread = threading.Thread(target=acquire)
-    thread.start()
-    waited.append("released")
-    first.__exit__(None, None, None)
-    thread.join()
-    assert waited == ["released", "acquired"]
-
-
-def test_a_second_run_in_the_same_session_is_refused(
+def test_a_run_waits_for_the_java_of_a_killed_one_to_end(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(etl, "ENDING_SECONDS", 0)
-    store = local_store(spark, tmp_path)
-    with store.locked("first", silent), pytest.raises(etl.UsageError, match=": run first, process"):
-        store.locked("second", silent).__enter__()
+    try_lock = etl.lock_file
+    end_java = try_lock(str(tmp_path / "_lock"), spark.sparkContext._jvm)
+    assert end_java
+    tries = []
+
+    def try_and_end_java(path: str, jvm: Any) -> Any:
+        release = try_lock(path, jvm)
+        tries.append(release is not None)
+        end_java()
+        return release
+
+    monkeypatch.setattr(etl, "lock_file", try_and_end_java)
+    with etl.LocalStore(str(tmp_path)).locked("second", silent):
+        assert tries == [False, True]
 
 
 class Unlocked(etl.LocalStore):
