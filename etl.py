@@ -3071,6 +3071,11 @@ def folder_of(month: Month) -> str:
     return "year=%d/month=%d" % month
 
 
+def folders_of(months: Optional[Iterable[Month]]) -> Optional[Set[str]]:
+    """The folders of the partitions of some months; None for all."""
+    return None if months is None else set(map(folder_of, months))
+
+
 def month_of(folder: str) -> Month:
     """The month of a partition's folder.
 
@@ -3177,7 +3182,7 @@ def build_staging(job: Job, parsed: Mapping[str, Parsed]) -> Dict[str, Built]:
                 found[table] = built_at(job, table, parsed[name].stored_in)
             elif months is None or months:
                 frame = arranged(job, with_kept(job, name, parsed, months), name, months)
-                found[table] = write(job, frame, table, None if months is None else set(map(folder_of, months)))
+                found[table] = write(job, frame, table, folders_of(months))
     if plan.why or any(plan.gone.values()) or any(one.reasons for one in parsed.values()):
         bad = [one.bad for one in parsed.values()]
         bad += [old_quarantine(job, name) for name in INPUTS if not plan.why]
@@ -3306,32 +3311,38 @@ def latest_users(job: Job, built: Mapping[str, Built]) -> DataFrame:
 
 def build_plays(job: Job, built: Mapping[str, Built]) -> Dict[str, Built]:
     """Write time and songplays, all or the months that change."""
-    months = None if job.found.plan.why else sorted(months_to_build(job, built))
-    if months is not None and not months:
-        return {}
-    partitions = None if months is None else set(map(folder_of, months))
-    events = fit_tasks(job, stored(job, "staging_events", built, months))
-    plays = plays_by_month(job, built, months)
-    found = {}
-    with job.progress.step("build time"):
-        found["time"] = write(job, time(events, plays), "time", partitions)
-    shared = sum(plays.values()) - added(found["time"].sizes.values()).rows
-    with job.progress.step("build songplays"):
-        records = fit_tasks(job, stored(job, "staging_songs", built))
-        found["songplays"] = write(job, fit_tasks(job, songplays(events, records, shared)), "songplays", partitions)
+    found: Dict[str, Built] = {}
+    time_months, play_months = months_to_build(job, built)
+    if time_months is None or time_months:
+        with job.progress.step("build time"):
+            events = fit_tasks(job, stored(job, "staging_events", built, time_months))
+            plays = plays_by_month(job, built, time_months)
+            found["time"] = write(job, time(events, plays), "time", folders_of(time_months))
+    if play_months is None or play_months:
+        with job.progress.step("build songplays"):
+            events = fit_tasks(job, stored(job, "staging_events", built, play_months))
+            records = fit_tasks(job, stored(job, "staging_songs", built))
+            starts = added(sizes_by_month(job, {**built, **found}, "time", play_months).values()).rows
+            shared = sum(plays_by_month(job, built, play_months).values()) - starts
+            frame = fit_tasks(job, songplays(events, records, shared))
+            found["songplays"] = write(job, frame, "songplays", folders_of(play_months))
     return found
 
 
-def months_to_build(job: Job, built: Mapping[str, Built]) -> Set[Month]:
-    """The months whose events have changed or whose plays may match otherwise."""
-    months = months_of(built["staging_events"]) if "staging_events" in built else set()
-    if "staging_songs" in built:
-        with job.progress.step("compare matches") as step:
-            before, after = (stored(job, "staging_songs", of) for of in ({}, built))
-            found = months_to_match(before, after, stored(job, "staging_events", built)).collect()
-            step["note"] = "%d months to match" % len(found)
-        months.update((year, month) for year, month in found)
-    return months
+def months_to_build(job: Job, built: Mapping[str, Built]) -> Tuple[Optional[Set[Month]], Optional[Set[Month]]]:
+    """The months of time to build: those whose events have changed; and the months of songplays: these, and those whose
+    plays may match otherwise. None for all.
+    """
+    if job.found.plan.why:
+        return None, None
+    changed = months_of(built["staging_events"]) if "staging_events" in built else set()
+    if "staging_songs" not in built:
+        return changed, changed
+    with job.progress.step("compare matches") as step:
+        before, after = (stored(job, "staging_songs", of) for of in ({}, built))
+        found = months_to_match(before, after, stored(job, "staging_events", built)).collect()
+        step["note"] = "%d months to match" % len(found)
+    return changed, changed | {(year, month) for year, month in found}
 
 
 def months_of(table: Built) -> Set[Month]:
@@ -3339,20 +3350,25 @@ def months_of(table: Built) -> Set[Month]:
     return {month_of(folder) for folder in table.partitions or ()} - {month_of(empty_partition("time"))}
 
 
-def plays_by_month(job: Job, built: Mapping[str, Built], months: Optional[Sequence[Month]]) -> Dict[Month, int]:
+def plays_by_month(job: Job, built: Mapping[str, Built], months: Optional[Set[Month]]) -> Dict[Month, int]:
     """How many plays staging_events will hold in each month, or in some."""
-    table = built.get("staging_events")
+    sizes = sizes_by_month(job, built, "staging_events", months)
+    return {month: size.values["songplay_id"] for month, size in sizes.items() if size.values["songplay_id"]}
+
+
+def sizes_by_month(job: Job, built: Mapping[str, Built], name: str, months: Optional[Set[Month]]) -> Dict[Month, Size]:
+    """How much a table by month will hold in each month, or in some."""
+    table = built.get(name)
     sizes = dict(table.sizes) if table else {}
     if months is not None:
-        replaced = (table.partitions or set()) if table else set()
-        wanted = {folder_of(month) for month in months} - replaced
-        files = {path: about for path, about in job.found.lake["staging_events"].items() if parent(path) in wanted}
-        sizes.update(measure(job.spark, joined(job.store.root, "staging_events"), files, "staging_events"))
-    found: Dict[Month, int] = {}
+        wanted = {folder_of(month) for month in months} - (table.partitions or set() if table else set())
+        files = {path: about for path, about in job.found.lake[name].items() if parent(path) in wanted}
+        sizes.update(measure(job.spark, joined(job.store.root, name), files, name))
+    found: Dict[Month, Size] = {}
     for path, size in sizes.items():
         month = month_of(parent(path))
-        found[month] = found.get(month, 0) + size.values["songplay_id"]
-    return {month: count for month, count in found.items() if count}
+        found[month] = found.get(month, Size()).plus(size)
+    return found
 
 
 # -------------------------------------------------------------------------------- check and publish
@@ -3373,20 +3389,21 @@ def check(job: Job, built: Mapping[str, Built], sizes: Mapping[str, Size]) -> No
 
 
 def tables_to_check(job: Job, built: Mapping[str, Built]) -> Tuple[List[str], Dict[str, DataFrame]]:
-    """The tables that change, by name, and with them those that they refer to. Of tables by month only what is built,
-    unless records have gone, which may have held a key that the rest refers to. Songs are thousands of files: the rows
-    that they were made from stand for them.
+    """The tables to check, by name, and with them those that they refer to: all that change and, as it tells whether a
+    play is lost, staging_events. Of tables by month only the months that change, unless records have gone, which may
+    have held a key that the rest refers to. Songs are thousands of files: the rows that they were made from stand for
+    them.
     """
     whole = job.found.plan.why or any(job.found.plan.gone.values())
-    changed = [name for name in TABLES if whole or name in built]
+    changed = [name for name in TABLES if whole or name in built or (name == "staging_events" and "songplays" in built)]
     referred = {to for name in changed for to in TABLES[name].references.values()}
+    months = months_of(built["songplays"]) if "songplays" in built and not whole else None
     tables = {}
     for name in TABLES:
         if name == "songs" and (name in changed or name in referred):
             tables[name] = songs(stored(job, "staging_songs", built))
-        elif name in changed or (name in referred and "month" not in TABLES[name].partitions):
-            some = name in built and built[name].partitions is not None and not whole
-            tables[name] = stored(job, name, built, map(month_of, built[name].partitions or ()) if some else None)
+        elif name in changed or name in referred:
+            tables[name] = stored(job, name, built, months if "month" in TABLES[name].partitions else None)
     return changed, {name: fit_tasks(job, frame) for name, frame in tables.items()}
 
 

@@ -265,6 +265,13 @@ MUTATIONS = [
         "references are keys", "broken_keys", 'F.col("n0") == 0', 'F.col("n0") == 9', "check_publish named_counted"
     ),
     Mutation(
+        "a song that comes loses no play",
+        "tables_to_check",
+        ' or (name == "staging_events" and "songplays" in built)',
+        "",
+        "aftermath plays_that_never_came",
+    ),
+    Mutation(
         "values have a lower end", "is_in", "value.between(low, high)", "value <= high", "check_publish named_counted"
     ),
     Mutation(

@@ -205,6 +205,26 @@ def test_files_of_songs_that_never_came_are_noticed(site: Site, monkeypatch: pyt
     assert site.files() == before
 
 
+@pytest.mark.parametrize("come", ["logs/2.json", "songs/4.json"])
+def test_plays_that_never_came_are_noticed_whatever_has_changed(
+    site: Site, monkeypatch: pytest.MonkeyPatch, come: str
+) -> None:
+    write = etl.write
+
+    def write_less(job: Any, frame: Any, name: str, *partitions: Any) -> Any:
+        return write(job, frame.where("user_id <> 1") if name == "songplays" else frame, name, *partitions)
+
+    before = site.files()
+    site.put({"logs/2.json": [play(NOVEMBER + 1)], "songs/4.json": [song_record(song_id="SO4")]})
+    for other in {"logs/2.json", "songs/4.json"} - {come}:
+        (site.folder / other).unlink()
+    monkeypatch.setattr(etl, "write", write_less)
+    done = site.run()
+    assert done.code == 1, done.err
+    assert "rule broken: staging_events: songplay_id is in songplays" in done.last()
+    assert site.files() == before
+
+
 def test_files_of_a_table_that_are_lost_before_publishing_are_noticed(site: Site) -> None:
     def lose_table() -> None:
         (folder,) = site.lake.glob("_work/*/staging_events")

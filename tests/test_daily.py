@@ -426,7 +426,6 @@ WEEK = {
             "songs/year=1999/artist_id=AR9",
             "songs/year=2001/artist_id=AR%2F2",
             "staging_songs",
-            "time/year=2018/month=11",
         ],
     ),
     "a day is corrected, a month comes late, another goes": Step(
