@@ -2121,6 +2121,7 @@ LAPTOP_CONF = {
 }
 # Java's quick compiler alone and its simplest collector: a short run ends before the others have paid for themselves.
 SMALL_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+SMALL_JAVA_BYTES = 128 * 1024 * 1024  # of work, from which on they do pay
 LARGE_JAVA = "-XX:+UseParallelGC"  # costs a batch job least; Java 8 takes it by itself
 PACKAGES = "spark.jars.packages"
 
@@ -2815,7 +2816,7 @@ def run(config: Config, progress: Progress) -> Optional[Mapping[str, Any]]:
         if report or config.dry_run:
             return report
     with progress.step("start Spark") as step:
-        spark = start_session(config, small=found is not None and work_bytes(found) < SMALL_BYTES)
+        spark = start_session(config, small=found is not None and work_bytes(found) < SMALL_JAVA_BYTES)
         step["note"] = spark.version
     take_signals()  # PySpark's own handler calls Spark amid another call
     try:
@@ -2834,12 +2835,23 @@ def bytes_to_read(found: Survey, name: str) -> int:
     return sum(weight(file, found.listing[name][file][0]) for file in found.plan.read[name])
 
 
-def work_bytes(found: Survey) -> int:
-    """How much a run has to read: new files and, where months of events are built again, what they hold."""
+def work_bytes(found: Survey, changed: Collection[Month] = ()) -> int:
+    """How many bytes a run has to read: new files and, of the lake, what it builds from.
+
+    `changed`: the months that gain or lose events; the largest one stands for them as long as they are not known.
+    """
     total = sum(bytes_to_read(found, name) for name in INPUTS)
-    if not found.plan.why:
-        total += max([0, *(about[0] for about in found.lake["staging_events"].values())])
-    return total
+    if found.plan.why:
+        return total
+    total += sum(size for size, _ in found.lake["staging_songs"].values())
+    events: Dict[Month, int] = Counter()
+    for path, (size, _) in found.lake["staging_events"].items():
+        events[month_of(parent(path))] += size
+    if found.plan.changes("song_data") or found.plan.gone["log_data"]:
+        return total + sum(events.values())  # any play may match otherwise, any user's latest event have gone
+    if not changed:
+        return total + max(events.values(), default=0)
+    return total + sum(events[month] for month in events if month >= min(changed))  # see latest_users
 
 
 def build_lake(
@@ -2946,8 +2958,10 @@ def leave_unchanged(config: Config, store: Store, found: Survey, progress: Progr
 def renew(job: Job) -> Mapping[str, Any]:
     """Parse, build, check and publish. Returns the report."""
     parsed = {name: parse(job, name) for name in INPUTS if job.found.plan.changes(name)}
+    changed = changed_months(job.found.plan, parsed)
+    job = job._replace(is_small=work_bytes(job.found, changed) < TASK_BYTES)
     reasons = {name: reasons_of(job, name, parsed) for name in INPUTS}
-    built = build_staging(job, parsed)
+    built = build_staging(job, parsed, changed)
     sizes = {name: size_of(job, name, built) for name in PUBLISHED if name in built or not job.found.plan.why}
     accounts = accounts_of(sizes, reasons)
     for name, account in accounts.items():
@@ -3047,7 +3061,9 @@ def stored(job: Job, name: str, built: Mapping[str, Built], months: Optional[Ite
         replaced = [month_of(folder) for folder in table.partitions or ()] if table else []
         frames.append(old.where(~in_months(replaced)) if replaced else old)
     found = union_all(frames) if frames else frame_of(job.spark, [], name)
-    return found if months is None else found.where(in_months(months))
+    if months is not None:
+        found = found.where(in_months(months))
+    return found
 
 
 def read_table(job: Job, path: str, name: str) -> DataFrame:
@@ -3170,13 +3186,17 @@ def added(sizes: Iterable[Size]) -> Size:
     return functools.reduce(Size.plus, sizes, Size())
 
 
-def build_staging(job: Job, parsed: Mapping[str, Parsed]) -> Dict[str, Built]:
-    """Write the staging tables and the quarantine, as far as they change."""
+def changed_months(plan: Plan, parsed: Mapping[str, Parsed]) -> Set[Month]:
+    """The months that gain or lose events."""
+    return {*plan.months, *(month for one in parsed.values() for found in one.months.values() for month in found)}
+
+
+def build_staging(job: Job, parsed: Mapping[str, Parsed], changed: Set[Month]) -> Dict[str, Built]:
+    """Write the staging tables and the quarantine, as far as they change: of events the months that do."""
     found, plan = {}, job.found.plan
     for name in parsed:
-        table, months = INPUTS[name].table, None
-        if TABLES[table].partitions and not plan.why:
-            months = {*plan.months, *(month for of_file in parsed[name].months.values() for month in of_file)}
+        table = INPUTS[name].table
+        months = changed if TABLES[table].partitions and not plan.why else None
         with job.progress.step("build " + table):
             if plan.why and parsed[name].stored_in:
                 found[table] = built_at(job, table, parsed[name].stored_in)
@@ -3238,7 +3258,7 @@ def arranged(job: Job, frame: DataFrame, name: str, months: Optional[Set[Month]]
     table = INPUTS[name].table
     lake = {} if job.found.plan.why else job.found.lake[table]
     old = sum(about[0] for path, about in lake.items() if months is None or month_of(parent(path)) in months)
-    if job.is_small and old < TASK_BYTES:
+    if job.is_small:
         return frame.coalesce(1)
     if not TABLES[table].partitions:
         return frame

@@ -138,6 +138,40 @@ def test_a_plan_is_everything_where_a_run_cannot_go_on(case: str) -> None:
     assert not found.idle()
 
 
+WORK: Dict[str, Tuple[Dict[str, Any], List[etl.Month], int]] = {
+    "everything": ({"full": True}, [], 20 + 75),
+    "a day of a month that is not known yet": (
+        {"listing": with_files("log_data", {"dec.json": (40, 1)})},
+        [],
+        40 + 3 + 100,
+    ),
+    "a day": ({"listing": with_files("log_data", {"dec.json": (40, 1)})}, [DEC], 40 + 3 + 7),
+    "a late day": ({"listing": with_files("log_data", {"late.json": (40, 1)})}, [NOV], 40 + 3 + 50 + 7),
+    "a song": ({"listing": with_files("song_data", {"new.json": (60, 1)})}, [], 60 + 3 + 157),
+    "a song and a day": (
+        {
+            "listing": {
+                **with_files("song_data", {"new.json": (60, 1)}),
+                "log_data": {**LISTING["log_data"], "dec.json": (40, 1)},
+            }
+        },
+        [DEC],
+        60 + 40 + 3 + 157,
+    ),
+    "a day goes": ({"listing": with_files("log_data", {"nov.json": None})}, [NOV], 3 + 157),
+}
+
+
+@pytest.mark.parametrize("case", list(WORK))
+def test_what_a_run_reads_grows_with_the_events_that_it_may_match_or_build_anew(case: str) -> None:
+    changes, months, expected = WORK[case]
+    sizes = {"10/part-0": 100, "11/part-0": 20, "11/part-1": 30, "12/part-0": 7}
+    events = {"year=2018/month=" + name: (size, 1) for name, size in sizes.items()}
+    lake = {**LAKE, "staging_songs": {"part-0": (3, 1)}, "staging_events": events}
+    found = etl.Survey(changes.get("listing", LISTING), lake, "", ledger(), planned(**changes))
+    assert etl.work_bytes(found, months) == expected
+
+
 def test_a_lake_that_was_copied_is_the_same() -> None:
     copied = {name: {file: (size, 999) for file, (size, _) in files.items()} for name, files in LAKE.items()}
     assert planned(lake=copied).idle()
