@@ -438,12 +438,12 @@ def months_to_match(before: DataFrame, after: DataFrame, events: DataFrame) -> D
     In: staging_songs, before and after; staging_events. Out: year, month.
     """
     plays = events.where("songplay_id is not null")
-    found = []
     for lookup in (songs_by_title, artists_by_name):
         changed = differing(lookup(before), lookup(after))
         keys = [name for name in ("song", "artist") if name in changed.columns]
-        found.append(plays.join(changed.select(keys).distinct(), keys, how="left_semi").select("year", "month"))
-    return found[0].union(found[1]).distinct()
+        changed = changed.select(*keys, F.lit(True).alias(lookup.__name__)).distinct()
+        plays = plays.join(changed, keys, how="left")
+    return plays.where("songs_by_title or artists_by_name").select("year", "month").distinct()
 
 
 def changed_songs(before: DataFrame, after: DataFrame) -> DataFrame:
@@ -2861,6 +2861,7 @@ def build_lake(
 
     `found`: a survey that was made before the lock was taken. Raises UsageError where another run writes into the lake.
     """
+    spark.catalog.clearCache()  # what an earlier run in this session has read is of another lake
     store = open_store(spark, config.output)
     run_id = new_run_id()
     with store.locked(run_id, progress.say), work_folder(spark, store, run_id) as work:
@@ -3063,7 +3064,9 @@ def stored(job: Job, name: str, built: Mapping[str, Built], months: Optional[Ite
     found = union_all(frames) if frames else frame_of(job.spark, [], name)
     if months is not None:
         found = found.where(in_months(months))
-    return found
+    # What several steps read is fetched once: to read a file again takes about nine requests to S3
+    fetched = job.is_small and is_uri(job.store.root) and (months is not None or name == "staging_songs")
+    return found.persist(StorageLevel.DISK_ONLY) if fetched else found
 
 
 def read_table(job: Job, path: str, name: str) -> DataFrame:
@@ -3075,7 +3078,7 @@ def read_table(job: Job, path: str, name: str) -> DataFrame:
 
 def in_months(months: Iterable[Month]) -> Column:
     """The condition that a row is of one of some months."""
-    return (F.col("year") * 100 + F.col("month")).isin([year * 100 + month for year, month in months])
+    return (F.col("year") * 100 + F.col("month")).isin(sorted(year * 100 + month for year, month in months))
 
 
 def folder_of(month: Month) -> str:

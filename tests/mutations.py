@@ -132,15 +132,15 @@ MUTATIONS = [
     Mutation(
         "months whose plays may match are built",
         "months_to_match",
-        'how="left_semi"',
-        'how="left_anti"',
+        "songs_by_title or artists_by_name",
+        "artists_by_name",
         "transform months_are_matched",
     ),
     Mutation(
         "names of artists count there, too",
         "months_to_match",
-        "(songs_by_title, artists_by_name)",
-        "(songs_by_title,) * 2",
+        "songs_by_title or artists_by_name",
+        "songs_by_title",
         "transform months_are_matched",
     ),
     Mutation(
@@ -553,6 +553,13 @@ MUTATIONS = [
         "Java is asked for functions once", "start_session", "    remember_functions(spark)\n", "", "lake same_class"
     ),
     # S3
+    Mutation(
+        "S3: files are fetched once",
+        "stored",
+        "job.is_small and is_uri",
+        "not job and is_uri",
+        "cloud/s3 requests_grow",
+    ),
     Mutation("S3: a bucket has one name", "absolute", '"^s3[an]://"', '"^s3n://"', "config one_name"),
     Mutation(
         "S3: the lake is signed for",
