@@ -2121,7 +2121,7 @@ LAPTOP_CONF = {
 }
 # Java's quick compiler alone and its simplest collector: a short run ends before the others have paid for themselves.
 SMALL_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-SMALL_JAVA_BYTES = 128 * 1024 * 1024  # of work, from which on they do pay
+SMALL_JAVA_BYTES = 128 * 1024 * 1024  # of events to read, from which on they do pay
 LARGE_JAVA = "-XX:+UseParallelGC"  # costs a batch job least; Java 8 takes it by itself
 PACKAGES = "spark.jars.packages"
 
@@ -2816,7 +2816,7 @@ def run(config: Config, progress: Progress) -> Optional[Mapping[str, Any]]:
         if report or config.dry_run:
             return report
     with progress.step("start Spark") as step:
-        spark = start_session(config, small=found is not None and work_bytes(found) < SMALL_JAVA_BYTES)
+        spark = start_session(config, small=found is not None and ends_soon(found))
         step["note"] = spark.version
     take_signals()  # PySpark's own handler calls Spark amid another call
     try:
@@ -2852,6 +2852,11 @@ def work_bytes(found: Survey, changed: Collection[Month] = ()) -> int:
     if not changed:
         return total + max(events.values(), default=0)
     return total + sum(events[month] for month in events if month >= min(changed))  # see latest_users
+
+
+def ends_soon(found: Survey) -> bool:
+    """Whether SMALL_JAVA suits a run. A byte of songs is as much work as four of events: most songs become a file."""
+    return work_bytes(found) + 3 * bytes_to_read(found, "song_data") < SMALL_JAVA_BYTES
 
 
 def build_lake(

@@ -101,8 +101,8 @@ def main() -> None:
     parser.add_argument("--lake", required=True, type=Path, metavar="FOLDER", help="a lake of the same input by etl.py")
     options = parser.parse_args()
     flags = ["--song-data", options.song_data, "--log-data", options.log_data, "--output", options.output]
-    small = bytes_below(options.song_data) + bytes_below(options.log_data) < etl.SMALL_JAVA_BYTES  # as etl.py decides
-    spark = etl.start_session(etl.configure(["--mode", "LOCAL", *flags], {}), small)
+    work = 4 * bytes_below(options.song_data) + bytes_below(options.log_data)  # as etl.py counts
+    spark = etl.start_session(etl.configure(["--mode", "LOCAL", *flags], {}), work < etl.SMALL_JAVA_BYTES)
     parts = {"session": age()}
     parts["parse songs"] = seconds(lambda: parse(spark, options.song_data, SONG_SCHEMA))
     parts["parse logs"] = seconds(lambda: parse(spark, options.log_data, EVENT_SCHEMA))

@@ -172,6 +172,14 @@ def test_what_a_run_reads_grows_with_the_events_that_it_may_match_or_build_anew(
     assert etl.work_bytes(found, months) == expected
 
 
+@pytest.mark.parametrize(("name", "most"), [("log_data", 128 * 2**20), ("song_data", 32 * 2**20)])
+def test_java_is_started_for_a_short_run_by_what_there_is_to_read(name: str, most: int) -> None:
+    for size, soon in ((most - 1, True), (most, False)):
+        listing: Dict[str, etl.Files] = {"song_data": {}, "log_data": {}, name: {"1.json": (size, 1)}}
+        found = etl.Survey(listing, LAKE, "", "no ledger", planned("no ledger", listing))
+        assert etl.ends_soon(found) == soon
+
+
 def test_a_lake_that_was_copied_is_the_same() -> None:
     copied = {name: {file: (size, 999) for file, (size, _) in files.items()} for name, files in LAKE.items()}
     assert planned(lake=copied).idle()
