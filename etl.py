@@ -2764,9 +2764,9 @@ class Job(NamedTuple):
     run_id: str
     progress: Progress
     found: Survey
-    is_small: bool  # whether one task is enough for what there is to read
     work: str  # the URI of the folder where the tables are built
     frames: Dict[str, DataFrame]  # of stored tables, by path
+    is_small: bool = False  # whether one task is enough for what there is to read, which is known once it is parsed
 
 
 class Built(NamedTuple):
@@ -2878,7 +2878,7 @@ def build_lake(
         if found.plan.idle():
             return leave_unchanged(config, store, found, progress)
         fit_parallelism(spark, found)
-        job = Job(spark, config, store, run_id, progress, found, work_bytes(found) < TASK_BYTES, work, {})
+        job = Job(spark, config, store, run_id, progress, found, work, {})
         try:
             return renew(job)
         except BaseException as error:
@@ -3264,12 +3264,12 @@ def arranged(job: Job, frame: DataFrame, name: str, months: Optional[Set[Month]]
     file of a month.
     """
     table = INPUTS[name].table
-    lake = {} if job.found.plan.why else job.found.lake[table]
-    old = sum(about[0] for path, about in lake.items() if months is None or month_of(parent(path)) in months)
     if job.is_small:
         return frame.coalesce(1)
     if not TABLES[table].partitions:
         return frame
+    lake = job.found.lake[table]
+    old = sum(size for path, (size, _) in lake.items() if months and month_of(parent(path)) in months)
     # The lake's files take a quarter of their JSON, or less
     tasks = 1 + (bytes_to_read(job.found, name) + 4 * old) // TASK_BYTES
     chunk = F.abs(F.hash("ts") % math.ceil(tasks / len(months or (1,))))

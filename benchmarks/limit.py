@@ -81,11 +81,6 @@ def write_tables(spark: SparkSession, lake: Path, output: str) -> float:
     return total
 
 
-def bytes_below(folder: str) -> int:
-    """The bytes of all files below a folder."""
-    return sum(size for size, _ in etl.list_local_files(folder).values())
-
-
 def seconds(work: Callable[[], None]) -> float:
     """How long something takes."""
     started = time.perf_counter()
@@ -101,8 +96,9 @@ def main() -> None:
     parser.add_argument("--lake", required=True, type=Path, metavar="FOLDER", help="a lake of the same input by etl.py")
     options = parser.parse_args()
     flags = ["--song-data", options.song_data, "--log-data", options.log_data, "--output", options.output]
-    work = 4 * bytes_below(options.song_data) + bytes_below(options.log_data)  # as etl.py counts
-    spark = etl.start_session(etl.configure(["--mode", "LOCAL", *flags], {}), work < etl.SMALL_JAVA_BYTES)
+    config = etl.configure(["--mode", "LOCAL", *flags], {})
+    found = etl.survey(config, etl.LocalStore(config.output), etl.list_local_files)
+    spark = etl.start_session(config, etl.ends_soon(found))
     parts = {"session": age()}
     parts["parse songs"] = seconds(lambda: parse(spark, options.song_data, SONG_SCHEMA))
     parts["parse logs"] = seconds(lambda: parse(spark, options.log_data, EVENT_SCHEMA))

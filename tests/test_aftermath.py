@@ -205,9 +205,13 @@ def test_files_of_songs_that_never_came_are_noticed(site: Site, monkeypatch: pyt
     assert site.files() == before
 
 
-@pytest.mark.parametrize("come", ["logs/2.json", "songs/4.json"])
+@pytest.mark.parametrize(
+    "come",
+    [{"logs/2.json": [play(NOVEMBER + 1)]}, {"songs/4.json": [song_record(song_id="SO4")]}],
+    ids=["a day", "a song"],
+)
 def test_plays_that_never_came_are_noticed_whatever_has_changed(
-    site: Site, monkeypatch: pytest.MonkeyPatch, come: str
+    site: Site, monkeypatch: pytest.MonkeyPatch, come: Dict[str, Any]
 ) -> None:
     write = etl.write
 
@@ -215,9 +219,7 @@ def test_plays_that_never_came_are_noticed_whatever_has_changed(
         return write(job, frame.where("user_id <> 1") if name == "songplays" else frame, name, *partitions)
 
     before = site.files()
-    site.put({"logs/2.json": [play(NOVEMBER + 1)], "songs/4.json": [song_record(song_id="SO4")]})
-    for other in {"logs/2.json", "songs/4.json"} - {come}:
-        (site.folder / other).unlink()
+    site.put(come)
     monkeypatch.setattr(etl, "write", write_less)
     done = site.run()
     assert done.code == 1, done.err
